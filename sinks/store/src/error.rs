@@ -1,0 +1,112 @@
+//! How failures of stores and file systems become the one error type.
+
+use std::fmt;
+use std::io;
+
+use object_store::Error as StoreError;
+use tidelock_connector::{Error, ErrorKind};
+
+/// Classifies what an object store answered to an *unconditional* request.
+pub(crate) fn store(error: StoreError, action: &str, path: &str) -> Error {
+    let kind = match &error {
+        StoreError::NotFound { .. } => ErrorKind::NotFound,
+        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
+            ErrorKind::Denied
+        }
+        StoreError::NotSupported { .. } | StoreError::NotImplemented { .. } => {
+            ErrorKind::Unsupported
+        }
+        StoreError::InvalidPath { .. } | StoreError::UnknownConfigurationKey { .. } => {
+            ErrorKind::Config
+        }
+        StoreError::JoinError { .. } => ErrorKind::Panic,
+        // Nothing was asked of the object's state here: 409 and 412 are the
+        // store's own quarrels (OperationAborted), and pass.
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, format!("cannot {action}")).object(path).source(Cause(error))
+}
+
+/// Classifies what an object store answered to a *conditional* write.
+pub(crate) fn conditional(error: StoreError, path: &str) -> Error {
+    match error {
+        StoreError::AlreadyExists { .. }
+        | StoreError::Precondition { .. }
+        | StoreError::NotModified { .. } => fenced(path).source(Cause(error)),
+        other => store(other, "write conditionally", path),
+    }
+}
+
+/// The error of a conditional write whose condition does not hold.
+pub(crate) fn fenced(path: &str) -> Error {
+    Error::new(ErrorKind::Fenced, "the object is not in the expected version").object(path)
+}
+
+/// Classifies what the file system answered.
+pub(crate) fn io(error: io::Error, action: &str, path: impl fmt::Display) -> Error {
+    use io::ErrorKind as Io;
+    let kind = match error.kind() {
+        Io::NotFound => ErrorKind::NotFound,
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => ErrorKind::Denied,
+        Io::NotADirectory | Io::IsADirectory | Io::InvalidFilename | Io::InvalidInput => {
+            ErrorKind::Config
+        }
+        Io::Unsupported => ErrorKind::Unsupported,
+        // A full disk, too many open files, a network folder that hangs: they
+        // may pass, and waiting loses nothing.
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, format!("cannot {action}")).object(path).source(error)
+}
+
+/// An error of `object_store` whose `Display` already tells its causes, so
+/// that they are not printed twice; XML answers are shortened to what they say.
+#[derive(Debug)]
+pub(crate) struct Cause(pub(crate) StoreError);
+
+impl std::error::Error for Cause {}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        let Some(start) = text.find("<?xml").or_else(|| text.find("<Error>")) else {
+            return f.write_str(&text);
+        };
+        let (head, body) = text.split_at(start);
+        match (element(body, "Code"), element(body, "Message")) {
+            (Some(code), Some(message)) => write!(f, "{head}{code}: {message}"),
+            (Some(code), None) => write!(f, "{head}{code}"),
+            _ => f.write_str(&text),
+        }
+    }
+}
+
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    Some(rest.split_once(&format!("</{name}>"))?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xml_answers_are_shortened() {
+        let body = "status 403: <?xml version=\"1.0\"?><Error><Code>InvalidAccessKeyId</Code>\
+                    <Message>no such key</Message><RequestId>1</RequestId></Error>";
+        let source = body.into();
+        let error = store(StoreError::PermissionDenied { path: "a".into(), source }, "list", "a");
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert!(!error.is_retryable());
+        assert!(error.to_string().ends_with("InvalidAccessKeyId: no such key"), "{error}");
+        assert_eq!(error.to_string().matches("InvalidAccessKeyId").count(), 1, "{error}");
+    }
+
+    #[test]
+    fn a_failed_condition_is_fenced_and_a_conflict_elsewhere_passes() {
+        let conflict = || StoreError::AlreadyExists { path: "a".into(), source: "409".into() };
+        assert_eq!(conditional(conflict(), "a").kind(), ErrorKind::Fenced);
+        assert!(!conditional(conflict(), "a").is_retryable());
+        assert!(store(conflict(), "copy", "a").is_retryable());
+    }
+}
