@@ -21,6 +21,8 @@ mod error;
 mod offsets;
 mod sink;
 mod source;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transform;
 
 pub use arrow;
@@ -30,7 +32,7 @@ pub use batch::{Batch, Rejected, Run, Stream};
 pub use error::{Error, ErrorKind, Result};
 pub use offsets::{Coverage, OffsetRange, OffsetSet, Offsets, TopicPartition};
 pub use sink::{
-    AtLeastOnce, AtLeastOnceWriter, Barrier, Committable, Committer, Guarantee, Incarnation,
+    AtLeastOnce, AtLeastOnceWriter, Barrier, Committable, Committer, Guarantee, Home, Incarnation,
     Outcome, Sink, SinkContext, SinkWriter,
 };
 pub use source::{
