@@ -85,6 +85,22 @@ pub trait Sink: Send + Sync {
         let _ = streams;
         Ok(Vec::new())
     }
+
+    /// Where the sink's output lives, if that is a store that can also hold the
+    /// pipeline's record. The record of a pipeline with one sink goes there
+    /// unless it is told otherwise.
+    fn home(&self) -> Option<Home> {
+        None
+    }
+}
+
+/// A store, as plain data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Home {
+    /// Its URL.
+    pub url: String,
+    /// Options beside the URL, as the store's configuration takes them.
+    pub storage: serde_json::Value,
 }
 
 /// What a sink promises about each record, whatever is killed and whenever.

@@ -1,0 +1,217 @@
+//! The second phase: what the record lists as pending becomes visible.
+//!
+//! Any process may publish any set, several at once, any number of times.
+//! A set of which nothing is left, neither staged nor visible, and which the
+//! record still lists, is *lost prepared data*: the run stops and names it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use sha2::{Digest, Sha256};
+use tidelock_connector::{Committable, Committer, Error, ErrorKind, Outcome, Result};
+
+use super::backoff::Backoff;
+use super::record::{Files, PendingSet, SetId};
+use super::store::RecordStore;
+use super::swap::Swaps;
+
+/// Committables of at most this many encoded bytes per set stay in the record.
+const INLINE_BYTES: usize = 64 * 1024;
+/// How many files of one set are published at once.
+const PARALLEL: usize = 8;
+/// How long missing bytes may stay missing before they count as lost.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+
+/// Publishes sets; cheap to clone.
+#[derive(Clone)]
+pub struct Publisher {
+    committers: Arc<BTreeMap<String, Arc<dyn Committer>>>,
+    swaps: Swaps,
+}
+
+impl Publisher {
+    /// A publisher for these sinks.
+    pub fn new(committers: BTreeMap<String, Arc<dyn Committer>>, swaps: Swaps) -> Self {
+        Self { committers: Arc::new(committers), swaps }
+    }
+
+    /// The committer of each exactly-once sink.
+    pub fn committers(&self) -> &BTreeMap<String, Arc<dyn Committer>> {
+        &self.committers
+    }
+
+    /// Makes every committable of `set` visible; transient errors are waited
+    /// out. Returns the committables, whose staged bytes may be deleted once
+    /// the record no longer lists the set.
+    ///
+    /// # Errors
+    /// [`ErrorKind::DataLoss`] for lost prepared data, and whatever a committer
+    /// says that trying again does not mend.
+    pub async fn publish(&self, set: &PendingSet) -> Result<Vec<Committable>> {
+        let committer = self.committer(&set.id)?;
+        let files = load(self.swaps.store().as_ref(), set).await?;
+        let publishes =
+            files.iter().map(|file| self.publish_one(committer.as_ref(), set, file).boxed());
+        futures::stream::iter(publishes.collect::<Vec<_>>())
+            .buffer_unordered(PARALLEL)
+            .try_collect::<()>()
+            .await?;
+        Ok(files)
+    }
+
+    fn committer(&self, id: &SetId) -> Result<&Arc<dyn Committer>> {
+        self.committers.get(&id.sink).ok_or_else(|| {
+            Error::config(format!(
+                "sink {:?} has files that are committed but not yet visible, and the pipeline no \
+                 longer has that sink: bring it back for one run",
+                id.sink
+            ))
+        })
+    }
+
+    async fn publish_one(
+        &self,
+        committer: &dyn Committer,
+        set: &PendingSet,
+        file: &Committable,
+    ) -> Result<()> {
+        let mut backoff = Backoff::new(seed(&file.name));
+        let mut missing_since = None;
+        loop {
+            match committer.commit(file).await {
+                Ok(Outcome::Committed | Outcome::AlreadyCommitted) => return Ok(()),
+                Ok(Outcome::Missing) => {
+                    // Somebody else may have published, cleared and cleaned up.
+                    if self.still_pending(&set.id).await == Some(false) {
+                        return Ok(());
+                    }
+                    let since = *missing_since.get_or_insert_with(tokio::time::Instant::now);
+                    if since.elapsed() >= LOST_AFTER {
+                        return Err(lost(set, file));
+                    }
+                }
+                Err(error) if error.is_retryable() => {
+                    metrics::counter!("tidelock_retries_total", "operation" => "publish")
+                        .increment(1);
+                    tracing::warn!(%error, file = file.name, attempt = backoff.attempts() + 1, "publishing failed, trying again");
+                }
+                Err(error) => return Err(error),
+            }
+            backoff.wait().await;
+        }
+    }
+
+    async fn still_pending(&self, id: &SetId) -> Option<bool> {
+        match self.swaps.read().await {
+            Ok(record) => Some(record.is_pending(id)),
+            Err(error) => {
+                tracing::warn!(%error, "reading the record failed");
+                None
+            }
+        }
+    }
+
+    /// Deletes the staged bytes of a set that the record no longer lists. A
+    /// failure is only logged: whoever collects orphans finds them.
+    pub async fn discard(&self, id: &SetId, files: &[Committable], spilled: Option<String>) {
+        if let Some(committer) = self.committers.get(&id.sink)
+            && let Err(error) = committer.discard(files).await
+        {
+            tracing::warn!(%error, sink = id.sink, "staged bytes could not be deleted");
+        }
+        if let Some(object) = spilled
+            && let Err(error) = self.swaps.store().delete_objects(&[object]).await
+        {
+            tracing::warn!(%error, "an object beside the record could not be deleted");
+        }
+    }
+}
+
+fn lost(set: &PendingSet, file: &Committable) -> Error {
+    let partitions = set.partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    Error::new(
+        ErrorKind::DataLoss,
+        "lost prepared data: the checkpoint is committed, and neither the staged bytes nor the \
+         final file exist",
+    )
+    .object(&file.name)
+    .with("sink", &set.id.sink)
+    .with("rows", file.rows)
+    .with("incarnation", set.id.incarnation)
+    .with("checkpoint", set.id.checkpoint)
+    .with("partitions", partitions)
+}
+
+/// Jitter that follows the name, so that a replay waits as long.
+fn seed(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Puts committables into the record, or beside it when they are many. The
+/// object's name says who wrote it and when, and its hash stands in the record.
+pub async fn file_away(
+    store: &dyn RecordStore,
+    id: &SetId,
+    files: Vec<Committable>,
+) -> Result<Files> {
+    let bytes = serde_json::to_vec(&files)
+        .map_err(|e| Error::new(ErrorKind::Other, "cannot encode committables").source(e))?;
+    if bytes.len() <= INLINE_BYTES {
+        return Ok(Files::Inline(files));
+    }
+    let object = format!("pending/{}-{}-{}.json", id.incarnation, id.checkpoint, id.sink);
+    let sha256 = hex(&Sha256::digest(&bytes));
+    store.put_object(&object, Bytes::from(bytes)).await?;
+    Ok(Files::Spilled { object, sha256, count: files.len() as u64 })
+}
+
+/// The committables of a set, from wherever they are.
+pub async fn load(store: &dyn RecordStore, set: &PendingSet) -> Result<Vec<Committable>> {
+    let (object, sha256) = match &set.files {
+        Files::Inline(files) => return Ok(files.clone()),
+        Files::Spilled { object, sha256, .. } => (object, sha256),
+    };
+    let mut backoff = Backoff::new(seed(object));
+    let bytes = loop {
+        match store.get_object(object).await {
+            Ok(Some(bytes)) => break bytes,
+            Ok(None) => {
+                return Err(Error::new(
+                    ErrorKind::DataLoss,
+                    "the list of files of a committed checkpoint is gone",
+                )
+                .object(object));
+            }
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(%error, object, "reading failed, trying again");
+                backoff.wait().await;
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    if hex(&Sha256::digest(&bytes)) != *sha256 {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            "the list of files of a committed checkpoint was changed",
+        )
+        .object(object));
+    }
+    serde_json::from_slice(&bytes).map_err(|e| {
+        Error::new(ErrorKind::Conflict, "the list of files is not readable")
+            .object(object)
+            .source(e)
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
