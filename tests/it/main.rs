@@ -1,0 +1,3 @@
+//! The integration tests of Tidelock: one binary, modules inside.
+
+mod runtime;
