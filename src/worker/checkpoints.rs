@@ -56,7 +56,7 @@ impl Life {
             Report::Swapped { checkpoint, pending, outcome } => {
                 self.sequence = landed(outcome?)?;
                 let cleared = self.coordinator.landed(checkpoint);
-                self.forget_staged(&cleared);
+                self.forget_staged(worker, &cleared);
                 self.publish(checkpoint, pending);
                 self.send_next_swap();
             }
@@ -64,7 +64,7 @@ impl Life {
                 self.clearing = false;
                 self.sequence = landed(outcome?)?;
                 self.coordinator.cleared(&sets);
-                self.forget_staged(&sets);
+                self.forget_staged(worker, &sets);
             }
             Report::Published { checkpoint, sets } => {
                 for (id, published) in sets? {
@@ -185,15 +185,16 @@ impl Life {
     }
 
     /// Deletes the staged bytes of sets that the record no longer lists.
-    fn forget_staged(&mut self, sets: &[SetId]) {
+    fn forget_staged(&mut self, worker: &mut Worker, sets: &[SetId]) {
         let gone: Vec<_> =
             sets.iter().filter_map(|id| Some((id.clone(), self.staged.remove(id)?))).collect();
         if gone.is_empty() {
             return;
         }
         let publisher = self.shared.publisher.clone();
-        // Not in `tasks`: it may outlive this life.
-        tokio::spawn(async move {
+        // The worker's and not this life's: they may outlive it.
+        while worker.discards.try_join_next().is_some() {}
+        worker.discards.spawn(async move {
             for (id, (files, spilled)) in gone {
                 publisher.discard(&id, &files, spilled).await;
             }

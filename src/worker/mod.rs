@@ -32,6 +32,7 @@ use tidelock_connector::{
     Sink, Source, SourceContext, SourceReader, Start, TopicPartition, Transform,
 };
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::backoff::Backoff;
@@ -125,6 +126,8 @@ pub(crate) struct Worker {
     identity: Identity,
     transforms: Vec<Box<dyn Transform>>,
     backoff: Backoff,
+    /// Deletions of staged bytes that nobody needs any more.
+    discards: JoinSet<()>,
 }
 
 impl Worker {
@@ -142,6 +145,7 @@ impl Worker {
             identity: Identity::default(),
             transforms: shared.transforms.iter().map(|make| make()).collect(),
             backoff: Backoff::new(shared.settings.seed.wrapping_add(index as u64)),
+            discards: JoinSet::new(),
             index,
             shared,
         })
@@ -151,11 +155,22 @@ impl Worker {
     pub(crate) async fn run(mut self) -> Result<()> {
         loop {
             match Life::live(&mut self).await {
-                Ok(Ended::Finished) => return Ok(()),
+                Ok(Ended::Finished) => {
+                    self.finish_discards().await;
+                    return Ok(());
+                }
                 Ok(Ended::Empty) => {}
                 Err(Failure::Fatal(error)) => return Err(error),
                 Err(Failure::Restart(error)) => self.before_next_life(error).await?,
             }
+        }
+    }
+
+    /// What is not deleted now is an orphan, which the next start collects.
+    async fn finish_discards(&mut self) {
+        let all = async { while self.discards.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(10), all).await.is_err() {
+            tracing::warn!("some staged bytes are not deleted yet; the next start does it");
         }
     }
 
