@@ -103,6 +103,18 @@ impl StagedWriter {
         }
     }
 
+    /// Waits until whatever is under way has arrived; less than a part is
+    /// [`held`](Self::held) then.
+    ///
+    /// # Errors
+    /// Those of earlier bytes.
+    pub async fn settle(&mut self) -> Result<()> {
+        match &mut self.kind {
+            Kind::Local(file) => file.settle().await.map_err(|e| local_error(e, &self.path)),
+            Kind::Object(upload) => upload.settle().await.map_err(|e| e.object(&self.path)),
+        }
+    }
+
     /// How many bytes were taken so far.
     pub fn size(&self) -> u64 {
         self.size
@@ -217,6 +229,13 @@ impl Upload {
         }
     }
 
+    async fn settle(&mut self) -> Result<()> {
+        while let Some(done) = self.parts.join_next().await {
+            self.joined(done)?;
+        }
+        Ok(())
+    }
+
     async fn finish(mut self, size: u64) -> Result<()> {
         let rest = self.take(usize::MAX);
         if self.upload.is_none() {
@@ -226,9 +245,7 @@ impl Upload {
         if !rest.is_empty() {
             self.send(rest).await?;
         }
-        while let Some(done) = self.parts.join_next().await {
-            self.joined(done)?;
-        }
+        self.settle().await?;
         let Some(mut upload) = self.upload.take() else { return Ok(()) };
         let Err(error) = upload.complete().await else { return Ok(()) };
         // The answer to a completion that was applied may have been lost.
@@ -318,6 +335,12 @@ impl LocalFile {
             drop(held);
             Ok(file)
         }));
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        self.state = State::Idle(self.idle().await?);
         Ok(())
     }
 

@@ -1,0 +1,150 @@
+//! JSON, one object per line, by the writer of `arrow-json`.
+//!
+//! A value that is null is left out, as readers of JSON lines expect.
+
+use std::io::{self, Write};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema};
+use arrow::json::LineDelimitedWriter;
+use bytes::Bytes;
+use flate2::write::GzEncoder;
+use tidelock_connector::{Error, Result};
+use zstd::stream::write::Encoder as ZstdEncoder;
+
+use super::{Encoder, Pieces, failed};
+use crate::config::Compression;
+use crate::footer::FileFooter;
+
+/// What a compressor may keep to itself, about; it does not tell.
+const COMPRESSOR_BYTES: usize = 1 << 20;
+
+pub(super) struct JsonEncoder {
+    output: Output,
+}
+
+enum Output {
+    Plain(Pieces),
+    Gzip(GzEncoder<Pieces>),
+    Zstd(ZstdEncoder<'static, Pieces>),
+    Finished(Pieces),
+}
+
+impl JsonEncoder {
+    pub(super) fn new(codec: Compression) -> Result<Self> {
+        let pieces = Pieces::default();
+        let output = match codec {
+            Compression::Gzip(level) => {
+                Output::Gzip(GzEncoder::new(pieces, flate2::Compression::new(level)))
+            }
+            Compression::Zstd(level) => {
+                Output::Zstd(ZstdEncoder::new(pieces, level).map_err(failed)?)
+            }
+            _ => Output::Plain(pieces),
+        };
+        Ok(Self { output })
+    }
+
+    fn pieces(&self) -> &Pieces {
+        match &self.output {
+            Output::Plain(pieces) | Output::Finished(pieces) => pieces,
+            Output::Gzip(encoder) => encoder.get_ref(),
+            Output::Zstd(encoder) => encoder.get_ref(),
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(pieces) => pieces.write(bytes),
+            Self::Gzip(encoder) => encoder.write(bytes),
+            Self::Zstd(encoder) => encoder.write(bytes),
+            Self::Finished(_) => Err(io::Error::other("the file is closed")),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) | Self::Finished(_) => Ok(()),
+            Self::Gzip(encoder) => encoder.flush(),
+            Self::Zstd(encoder) => encoder.flush(),
+        }
+    }
+}
+
+impl Encoder for JsonEncoder {
+    fn write(&mut self, records: &RecordBatch) -> Result<()> {
+        LineDelimitedWriter::new(&mut self.output).write(records).map_err(failed)
+    }
+
+    fn ready(&mut self, at_least: usize) -> Vec<Bytes> {
+        match &mut self.output {
+            Output::Plain(pieces) | Output::Finished(pieces) => pieces.take(at_least),
+            Output::Gzip(encoder) => encoder.get_mut().take(at_least),
+            Output::Zstd(encoder) => encoder.get_mut().take(at_least),
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.output.flush().map_err(failed)
+    }
+
+    fn memory(&self) -> usize {
+        let compressor = match &self.output {
+            Output::Plain(_) | Output::Finished(_) => 0,
+            Output::Gzip(_) | Output::Zstd(_) => COMPRESSOR_BYTES,
+        };
+        self.pieces().held() + compressor
+    }
+
+    fn file_size(&self) -> u64 {
+        self.pieces().total()
+    }
+
+    /// The footer stands beside the file.
+    fn finish(&mut self, _footer: &FileFooter) -> Result<()> {
+        let output = std::mem::replace(&mut self.output, Output::Finished(Pieces::default()));
+        self.output = Output::Finished(match output {
+            Output::Plain(pieces) | Output::Finished(pieces) => pieces,
+            Output::Gzip(encoder) => encoder.finish().map_err(failed)?,
+            Output::Zstd(encoder) => encoder.finish().map_err(failed)?,
+        });
+        Ok(())
+    }
+}
+
+/// The writer of `arrow-json` panics on nothing, but has no encoder for some
+/// types; an empty batch does not tell.
+pub(super) fn check(schema: &Schema) -> Result<()> {
+    let unknown = schema.fields().iter().find(|field| !known(field.data_type()));
+    match unknown {
+        None => Ok(()),
+        Some(field) => Err(Error::config(format!(
+            "json lines cannot hold a column of type {}",
+            field.data_type()
+        ))
+        .with("column", field.name())),
+    }
+}
+
+fn known(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Union(..) | DataType::Interval(_) => false,
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => known(item.data_type()),
+        DataType::Struct(fields) => fields.iter().all(|field| known(field.data_type())),
+        DataType::Dictionary(_, values) => known(values),
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(fields) => {
+                fields.first().is_some_and(|key| key.data_type().is_string())
+                    && fields.get(1).is_some_and(|value| known(value.data_type()))
+            }
+            _ => false,
+        },
+        _ => true,
+    }
+}
