@@ -1,4 +1,4 @@
-//! Tidelock moves streams into files, exactly once.
+#![doc = include_str!("../README.md")]
 
 pub mod checkpoint;
 mod pipeline;
@@ -8,3 +8,8 @@ mod worker;
 pub use pipeline::{Pipeline, PipelineBuilder, State, defaults, shutdown_on_ctrl_c};
 pub use progress::{Progress, Report, SinkProgress};
 pub use tidelock_connector as connector;
+#[cfg(feature = "file")]
+pub use tidelock_file as file;
+#[cfg(feature = "kafka")]
+pub use tidelock_kafka as kafka;
+pub use tidelock_store as store;
