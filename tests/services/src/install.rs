@@ -127,7 +127,8 @@ fn pull(part: Part) -> Result<&'static str> {
 
 fn kafka_from_maven() -> Result<PathBuf> {
     java()?;
-    cached("kafka-4.1.0", |fresh| {
+    // The number behind the plus counts changes of the pom.
+    cached("kafka-4.1.0+1", |fresh| {
         needs("mvn")?;
         say("downloading Apache Kafka 4.1.0 with Maven");
         fs::create_dir_all(fresh).map_err(|e| cache_error(fresh, e))?;

@@ -214,6 +214,9 @@ fn format_spec(installed: &Installed, dir: &Path) -> Result<Spec> {
 
 fn native(jars: &Path, heap: &str, class: &str) -> Result<Vec<String>> {
     let class_path = format!("{}/*", jars.display());
-    let quiet = "-Dlog4j2.level=WARN";
-    Ok([&java()?, heap, quiet, "-cp", &class_path, class].map(String::from).to_vec())
+    let level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn";
+    let clock = "-Dorg.slf4j.simpleLogger.showDateTime=true";
+    let date = "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS";
+    let argv = [&java()?, heap, level, clock, date, "-cp", &class_path, class];
+    Ok(argv.map(String::from).to_vec())
 }
