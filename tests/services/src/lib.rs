@@ -46,7 +46,7 @@ mod toxiproxy;
 mod watch;
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidelock_connector::Result;
 
@@ -66,8 +66,11 @@ pub fn unique(prefix: &str) -> String {
 }
 
 /// Starts a server on the wanted port where that is free, else on any free one.
-/// Somebody else may take a port before the server does: three attempts.
+///
+/// Somebody else may take a port before the server does, which then ends at
+/// once: three attempts, unless they take so long that it must be something else.
 fn with_port<T>(wanted: Option<u16>, mut start: impl FnMut(u16) -> Result<T>) -> Result<T> {
+    let begun = Instant::now();
     let mut attempt = 1;
     loop {
         let port = match wanted.filter(|port| attempt == 1 && ports::is_free(*port)) {
@@ -76,7 +79,7 @@ fn with_port<T>(wanted: Option<u16>, mut start: impl FnMut(u16) -> Result<T>) ->
         };
         match start(port) {
             Ok(server) => return Ok(server),
-            Err(_) if attempt < 3 => attempt += 1,
+            Err(_) if attempt < 3 && begun.elapsed() < Duration::from_secs(30) => attempt += 1,
             Err(error) => return Err(error),
         }
     }
