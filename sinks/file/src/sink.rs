@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use tidelock_connector::{Guarantee, Result, Sink, SinkContext, SinkWriter, Stream};
+use tidelock_connector::{Guarantee, Home, Result, Sink, SinkContext, SinkWriter, Stream};
 use tidelock_store::{StorageOptions, Store, StoreConfig};
 
 use crate::committer::FileCommitter;
@@ -89,6 +89,11 @@ impl Sink for FileSink {
             files = format!("{files}, by {}", config.partition_by.join(", "));
         }
         Ok(vec![format!("{} is reachable", self.store.url()), files])
+    }
+
+    fn home(&self) -> Option<Home> {
+        let storage = serde_json::to_value(&self.config.storage).ok()?;
+        Some(Home { url: self.store.url().to_owned(), storage })
     }
 }
 

@@ -119,7 +119,9 @@ fn local(folder: PathBuf) -> Result<(String, Backend)> {
     let absolute = std::path::absolute(&folder).map_err(|e| {
         Error::config("the folder has no absolute path").object(folder.display()).source(e)
     })?;
-    Ok((format!("file://{}", absolute.display()), Backend::Local(Local::new(absolute))))
+    let url = url::Url::from_file_path(&absolute)
+        .map_err(|()| Error::config("the folder has no url").object(folder.display()))?;
+    Ok((url.to_string(), Backend::Local(Local::new(absolute))))
 }
 
 /// Stores in memory live as long as the process, under their names.

@@ -37,8 +37,9 @@ enum Token {
 /// error of [`write`](Self::write) is ambiguous**, also
 /// [`ErrorKind::Fenced`]: the write may have been applied, its answer lost, and
 /// the object been written again by somebody who built upon it. After any error
-/// read, and look for something that only this write can have put there; bytes
-/// must therefore never repeat (a store's ETag may be a hash of them).
+/// read, and look for something that only this write can have put there and
+/// that later writers keep. Bytes must never repeat, for a store's ETag may be
+/// a hash of them.
 /// No request is sent twice inside, so that a single lost answer is reported as
 /// what it is.
 ///
