@@ -1,0 +1,313 @@
+//! The consumer thread: one per reader, and the only one that polls.
+//!
+//! ```text
+//! librdkafka ──▶ a queue per partition ──▶ turns (fair) ──▶ open rows ──▶ channel ──▶ next()
+//!                P × (queue + fetch) ≤ M/2                  ≤ M/8         ≤ M/4
+//! ```
+//!
+//! The thread goes round: serve callbacks, commands, the group, then one turn
+//! per partition. When nothing is there, or the channel is full, it parks. It
+//! is woken by commands and by `next`, and never sleeps for longer than
+//! `poll_interval`, so that a lost wake-up costs no more than that.
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::RDKafkaErrorCode;
+use tidelock_connector::{ErrorKind, Identity, Rejected, Start, Stream};
+
+use crate::client::Limits;
+use crate::context::Consumer;
+use crate::errors::{self, Limit};
+use crate::fair::Fair;
+use crate::ffi::Room;
+use crate::group::Group;
+use crate::outbox::Outbox;
+use crate::reader::Command;
+use crate::rows::Rows;
+use crate::serve::Served;
+use crate::settings::Settings;
+use crate::slot::{Slot, State};
+use crate::stats::Report;
+
+/// How many events are served per round, so that a flood of log lines does not
+/// hold up the data.
+const EVENTS_PER_ROUND: usize = 16;
+
+/// The first pause when nothing is there; it doubles up to `poll_interval`.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+/// While an answer of the runtime is awaited, which wakes nobody.
+const ANSWER_WAIT: Duration = Duration::from_millis(5);
+
+/// How often the same error about the connection is passed on.
+const ERROR_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Everything the thread works with.
+pub(crate) struct Poller {
+    pub(crate) consumer: Arc<Consumer>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) identity: Identity,
+    pub(crate) outbox: Outbox,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) fair: Fair,
+    pub(crate) topics: Vec<Topic>,
+    pub(crate) group: Group,
+    pub(crate) budget: Budget,
+    pub(crate) limits: Limits,
+    pub(crate) room: Room,
+    pub(crate) report: Report,
+    /// Something was found that ends the run; nothing more is read.
+    pub(crate) halted: bool,
+    /// Slots and librdkafka may differ.
+    pub(crate) unsynced: bool,
+    /// Not before then.
+    pub(crate) sync_at: Option<Instant>,
+    pub(crate) errors: Limit,
+    pub(crate) bad_records: Limit,
+    commands: Receiver<Command>,
+    wait: Duration,
+    idle_at: Option<Instant>,
+}
+
+/// The open batch of one topic.
+pub(crate) struct Topic {
+    pub(crate) rows: Rows,
+    /// Since when there is something to report.
+    pub(crate) since: Option<Instant>,
+    pub(crate) rejected: Vec<Rejected>,
+}
+
+/// How much of the reader's memory is for what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    /// Bytes in the channel, from which on nothing more is read.
+    pub(crate) channel: usize,
+    /// Bytes in all open rows, from which on all are cut.
+    pub(crate) open: usize,
+    /// Bytes in the rows of one topic, from which on they are cut.
+    pub(crate) batch: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(memory: usize) -> Self {
+        Self {
+            channel: (memory / 4).max(1 << 20),
+            open: (memory / 8).max(1 << 20),
+            batch: (memory / 16).clamp(256 << 10, 4 << 20),
+        }
+    }
+}
+
+impl Poller {
+    pub(crate) fn new(
+        consumer: Arc<Consumer>,
+        settings: Arc<Settings>,
+        identity: Identity,
+        outbox: Outbox,
+        commands: Receiver<Command>,
+        limits: Limits,
+        memory: usize,
+    ) -> Self {
+        let fair = Fair::new(settings.config.max_poll_records);
+        Self {
+            consumer,
+            settings,
+            identity,
+            outbox,
+            slots: Vec::new(),
+            fair,
+            topics: Vec::new(),
+            group: Group::default(),
+            budget: Budget::new(memory),
+            limits,
+            room: Room::default(),
+            report: Report::default(),
+            halted: false,
+            unsynced: false,
+            sync_at: None,
+            errors: Limit::every(ERROR_INTERVAL),
+            bad_records: Limit::every(ERROR_INTERVAL),
+            commands,
+            wait: SHORTEST_WAIT,
+            idle_at: None,
+        }
+    }
+
+    /// Runs until it is told to stop, then leaves the group.
+    pub(crate) fn run(mut self) {
+        while self.obey() {
+            self.poll();
+            self.serve_group();
+            if self.unsynced && self.sync_at.is_none_or(|at| at <= Instant::now()) {
+                self.resync();
+            }
+            let served = self.round();
+            self.cut_due(Instant::now());
+            self.report.publish(&self.consumer, &mut self.slots, &self.outbox);
+            self.rest(served);
+        }
+        self.group.cancel();
+        self.consumer.context().close();
+        // Queues and messages go before the client; it leaves the group when
+        // it is dropped.
+        self.slots.clear();
+        tracing::debug!("leaving the group");
+    }
+
+    /// Serves callbacks, log lines and errors.
+    fn poll(&mut self) {
+        for _ in 0..EVENTS_PER_ROUND {
+            match self.consumer.poll(Duration::ZERO) {
+                None => break,
+                // The errors come with their reasons through the context.
+                Some(Err(_)) => {}
+                Some(Ok(message)) => {
+                    use rdkafka::Message as _;
+                    // Cannot be, as every queue is detached before its
+                    // partition is assigned; nothing is lost if it were.
+                    let (topic, number) = (message.topic(), message.partition());
+                    tracing::warn!(topic, number, "message outside of its partition's queue");
+                    let stray = self.slots.iter_mut().find(|slot| {
+                        &*slot.partition.topic == topic && slot.partition.partition == number
+                    });
+                    if let Some(slot) = stray {
+                        slot.astray = true;
+                        self.unsynced = true;
+                    }
+                }
+            }
+        }
+        let reported = self.consumer.context().take_errors();
+        for (code, reason) in reported {
+            self.pass_on(code, &reason);
+        }
+    }
+
+    /// Passes an error of the connection or the group on to the runtime.
+    fn pass_on(&mut self, code: RDKafkaErrorCode, reason: &str) {
+        metrics::counter!("tidelock_source_errors_total", "code" => format!("{code:?}"))
+            .increment(1);
+        if errors::is_passing(code) {
+            tracing::debug!(?code, reason, "passing trouble");
+            return;
+        }
+        let mut error = errors::of_code(code, reason);
+        // Credentials that worked once may be on their way to being renewed.
+        if error.kind() == ErrorKind::Denied && self.group.has_joined() {
+            error = error.retryable(true);
+        }
+        if error.is_retryable() {
+            match self.errors.pass(Instant::now()) {
+                None => return,
+                Some(0) => {}
+                Some(more) => error = error.with("repeated", more),
+            }
+        } else {
+            self.halted = true;
+        }
+        self.outbox.error(error);
+    }
+
+    /// Does what it was told; whether to go on.
+    fn obey(&mut self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Seek(starts, reply)) => {
+                    self.seek(&starts);
+                    let _gone = reply.send(());
+                }
+                Ok(Command::Stop) | Err(std::sync::mpsc::TryRecvError::Disconnected) => {
+                    return false;
+                }
+                Err(std::sync::mpsc::TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    /// Throws away what was read and goes elsewhere. Partitions that are not
+    /// named stay unread; those that are being given up stay what they are.
+    fn seek(&mut self, starts: &[Start]) {
+        self.outbox.next_generation();
+        self.discard();
+        self.halted = false;
+        for slot in &mut self.slots {
+            match slot.state {
+                State::Reading | State::Unread => slot.state = State::Unread,
+                State::Claiming(_) | State::Leaving => {}
+            }
+        }
+        for start in starts {
+            self.begin(start, |state| matches!(state, State::Unread | State::Claiming(_)));
+        }
+        self.unsynced = true;
+        self.sync_at = None;
+    }
+
+    /// Reads a partition from `start` on, if it is ours and `allowed`.
+    pub(crate) fn begin(&mut self, start: &Start, allowed: impl Fn(State) -> bool) {
+        let slot = self.slots.iter_mut().find(|slot| slot.partition == start.partition);
+        match slot {
+            Some(slot) if allowed(slot.state) && start.offset >= 0 => {
+                tracing::debug!(partition = %slot.partition, offset = start.offset, end = start.end, "start");
+                slot.begin(start);
+                self.unsynced = true;
+            }
+            Some(slot) if start.offset < 0 => {
+                let error = crate::lookup::nothing_committed(&slot.partition);
+                self.outbox.error(error);
+                self.halted = true;
+            }
+            // It was taken away while the answer was on its way.
+            _ => tracing::debug!(partition = %start.partition, "start of a partition that is gone"),
+        }
+    }
+
+    /// The number of a topic, which is opened if it is new.
+    pub(crate) fn topic(&mut self, name: &str) -> tidelock_connector::Result<usize> {
+        if let Some(index) = self.topics.iter().position(|t| &*t.rows.stream().name == name) {
+            return Ok(index);
+        }
+        let Settings { format, coordinates, schema, .. } = &*self.settings;
+        let stream = Stream::new(name, Arc::clone(schema));
+        let rows = Rows::new(stream, format, coordinates)?;
+        self.topics.push(Topic { rows, since: None, rejected: Vec::new() });
+        Ok(self.topics.len() - 1)
+    }
+
+    /// Waits, if there is nothing to do.
+    fn rest(&mut self, served: Served) {
+        let longest = self.settings.config.poll_interval;
+        match served {
+            Served::More => self.wait = SHORTEST_WAIT,
+            // `next` wakes us when it has made room.
+            Served::Full => thread::park_timeout(longest),
+            Served::Drained { any } => {
+                if any {
+                    self.wait = SHORTEST_WAIT;
+                    self.idle_at = None;
+                } else {
+                    self.say_idle();
+                }
+                let open = self.topics.iter().filter_map(|topic| topic.since).min();
+                let due = open.map_or(longest, |since| longest.saturating_sub(since.elapsed()));
+                let answer = if self.group.is_waiting() { ANSWER_WAIT } else { longest };
+                thread::park_timeout(self.wait.min(due).min(answer).max(SHORTEST_WAIT));
+                self.wait = (self.wait * 2).min(longest);
+            }
+        }
+    }
+
+    /// Says once a second that there is nothing to read.
+    fn say_idle(&mut self) {
+        let open = self.topics.iter().any(|topic| topic.since.is_some());
+        let recently = self.idle_at.is_some_and(|at| at.elapsed() < Duration::from_secs(1));
+        if !self.halted && !open && !recently && self.outbox.held() == 0 {
+            self.idle_at = Some(Instant::now());
+            self.outbox.idle();
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The partitions that this worker owns, and what is known of each.
+
+use std::ffi::CString;
+use std::time::Instant;
+
+use rdkafka::{Offset, TopicPartitionList};
+use tidelock_connector::{Start, TopicPartition};
+
+use crate::context::Notes;
+use crate::ffi::PartitionQueue;
+use crate::track::Track;
+
+/// One partition that the group gave to this worker. Slots and the lanes of
+/// the scheduler have the same numbers.
+pub(crate) struct Slot {
+    pub(crate) partition: TopicPartition,
+    /// The number of its topic.
+    pub(crate) topic: usize,
+    pub(crate) name: CString,
+    pub(crate) state: State,
+    pub(crate) track: Track,
+    /// Its queue, from the first assignment in librdkafka on.
+    pub(crate) queue: Option<PartitionQueue<Notes>>,
+    /// librdkafka has it in its assignment.
+    pub(crate) assigned: bool,
+    /// librdkafka was told to pause it.
+    pub(crate) paused: bool,
+    /// librdkafka is not where `track` is.
+    pub(crate) astray: bool,
+    pub(crate) stats: Stats,
+}
+
+/// What may be done with a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The answer to this assignment says where to start.
+    Claiming(u64),
+    /// Nobody has said where to start.
+    Unread,
+    /// It is read.
+    Reading,
+    /// It is being given up.
+    Leaving,
+}
+
+/// What was seen of a partition, for metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Stats {
+    /// Messages delivered since the last report.
+    pub(crate) records: u64,
+    /// Bytes of them.
+    pub(crate) bytes: u64,
+    /// Messages fetched and not served yet, as of the last turn.
+    pub(crate) waiting: usize,
+    /// Since when a turn left something behind.
+    pub(crate) behind_since: Option<Instant>,
+    /// How often fetching stopped because enough was waiting.
+    pub(crate) pauses: u64,
+    /// Enough is waiting just now.
+    pub(crate) full: bool,
+}
+
+impl Slot {
+    pub(crate) fn new(partition: TopicPartition, topic: usize, claim: u64) -> Self {
+        // A topic's name has no zero bytes: the broker would not have it.
+        let name = CString::new(&*partition.topic).unwrap_or_default();
+        Self {
+            partition,
+            topic,
+            name,
+            state: State::Claiming(claim),
+            track: Track::new(0, None),
+            queue: None,
+            assigned: false,
+            paused: false,
+            astray: false,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Reads from `start` on.
+    pub(crate) fn begin(&mut self, start: &Start) {
+        self.track = Track::new(start.offset, start.end);
+        self.state = State::Reading;
+        self.astray = true;
+    }
+
+    /// Whether it is to be fetched.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.state == State::Reading && !self.track.is_done()
+    }
+
+    /// Whether what is in its queue may be delivered.
+    pub(crate) fn is_served(&self) -> bool {
+        self.is_wanted() && self.assigned && !self.paused && !self.astray
+    }
+}
+
+/// The partitions of `slots`, at their positions.
+pub(crate) fn positions<'a>(slots: impl Iterator<Item = &'a Slot>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for slot in slots {
+        let TopicPartition { topic, partition } = &slot.partition;
+        let offset = Offset::Offset(slot.track.position());
+        if let Err(error) = list.add_partition_offset(topic, *partition, offset) {
+            // Only a negative offset can be refused, and those are never taken.
+            tracing::error!(partition = %slot.partition, %error, "no position");
+        }
+    }
+    list
+}
+
+/// The partitions of `slots`, without positions.
+pub(crate) fn names<'a>(slots: impl Iterator<Item = &'a Slot>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for slot in slots {
+        list.add_partition(&slot.partition.topic, slot.partition.partition);
+    }
+    list
+}
