@@ -56,7 +56,7 @@ pub fn coordinates(records: &RecordBatch) -> Result<Vec<(TopicPartition, i64)>> 
 }
 
 /// The payload columns, followed by the coordinates.
-fn with_coordinates(payload: &Schema) -> SchemaRef {
+pub(super) fn with_coordinates(payload: &Schema) -> SchemaRef {
     let mut fields: Vec<_> = payload.fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new(TOPIC, DataType::Utf8, false)));
     fields.push(Arc::new(Field::new(PARTITION, DataType::Int32, false)));

@@ -5,11 +5,15 @@
 //! | [`MemorySource`], steered by a [`MemoryLog`] | a log with topics, partitions, holes, a consumer group and rebalances |
 //! | [`MemorySink`], steered by [`MemoryFiles`] | an exactly-once sink in two phases, with faults |
 //! | [`CollectSink`] | an at-least-once sink that keeps what it got |
+//! | [`faulty`] | seeded wrappers that make calls fail, before or after they happened |
+//! | [`conformance`] | the contracts of the API as tests, for every connector |
 //!
 //! None of them does I/O: two runs differ only by what tokio's scheduler and a
 //! seed make of them.
 
 mod collect;
+pub mod conformance;
+pub mod faulty;
 mod group;
 mod log;
 mod memory_files;
