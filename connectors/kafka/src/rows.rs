@@ -33,8 +33,8 @@ pub struct Json;
 
 impl Json {
     /// JSON objects with the columns of `schema`.
-    pub fn schema(schema: SchemaRef) -> Format {
-        Format::Json(schema)
+    pub fn schema(schema: impl Into<SchemaRef>) -> Format {
+        Format::Json(schema.into())
     }
 }
 
