@@ -9,7 +9,7 @@ use arrow::array::types::{
 };
 use arrow::array::{
     Array, ArrayRef, BooleanArray, BooleanBufferBuilder, GenericByteArray, ListArray,
-    NullBufferBuilder, OffsetSizeTrait, PrimitiveArray, StructArray,
+    OffsetSizeTrait, PrimitiveArray, StructArray,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef};
@@ -39,7 +39,8 @@ pub(crate) struct Column {
     pub(crate) label: Arc<Label>,
     pub(crate) nullable: bool,
     len: usize,
-    nulls: NullBufferBuilder,
+    /// Which rows are not null; none as long as all of them are.
+    valid: Option<BooleanBufferBuilder>,
     kind: Kind,
 }
 
@@ -115,26 +116,28 @@ impl Column {
     pub(crate) fn new(field: &Field, path: String, strict: bool) -> Result<Self, ArrowError> {
         let kind = Kind::new(field, &path, strict)?;
         let label = Arc::new(Label { path, type_name: schema::type_name(field) });
-        let nulls = NullBufferBuilder::new(0);
-        Ok(Self { label, nullable: field.is_nullable(), len: 0, nulls, kind })
+        Ok(Self { label, nullable: field.is_nullable(), len: 0, valid: None, kind })
     }
 
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Reads the value at the cursor as the next row.
-    #[inline]
-    pub(crate) fn read(&mut self, cursor: &mut Cursor<'_>) -> Step<()> {
-        match self.read_value(cursor) {
-            Ok(()) => Ok(()),
+    /// Reads the value at `at` as the next row; gives where it ends.
+    pub(crate) fn read(&mut self, bytes: &[u8], at: usize) -> Step<usize> {
+        let mut cursor = Cursor::new(bytes, at);
+        match self.read_value(&mut cursor) {
+            Ok(()) => Ok(cursor.at),
             Err(error) => Err(error.within(&self.label)),
         }
     }
 
     #[inline(always)]
     fn read_value(&mut self, cursor: &mut Cursor<'_>) -> Step<()> {
-        if cursor.byte() == b'n' && self.read_null(cursor)? {
+        if cursor.byte() == b'n'
+            && let Some(at) = self.read_null(*cursor)?
+        {
+            cursor.at = at;
             return Ok(());
         }
         match &mut self.kind {
@@ -156,21 +159,24 @@ impl Column {
             }
             Kind::Utf8(bytes) => bytes.read_string(cursor)?,
             Kind::LargeUtf8(bytes) => bytes.read_string(cursor)?,
-            Kind::Binary(bytes, scratch) => bytes.read_base64(cursor, scratch)?,
-            Kind::Json(bytes) => bytes.read_raw(cursor)?,
-            Kind::Struct(object) => object.read(cursor, self.len)?,
-            Kind::List(list) => list.read(cursor)?,
+            Kind::Binary(bytes, scratch) => cursor.at = bytes.read_base64(*cursor, scratch)?,
+            Kind::Json(bytes) => cursor.at = bytes.read_raw(*cursor)?,
+            Kind::Struct(object) => cursor.at = object.read(cursor.bytes, cursor.at, self.len)?,
+            Kind::List(list) => cursor.at = list.read(cursor.bytes, cursor.at)?,
         }
-        self.nulls.append_non_null();
+        if let Some(valid) = &mut self.valid {
+            valid.append(true);
+        }
         self.len += 1;
         Ok(())
     }
 
-    /// Steps over `null`. False where null is a value like any other.
-    #[cold]
-    fn read_null(&mut self, cursor: &mut Cursor<'_>) -> Step<bool> {
+    /// Steps over `null`, and gives where it ends. Does nothing where null is a
+    /// value like any other.
+    #[inline(never)]
+    fn read_null(&mut self, mut cursor: Cursor<'_>) -> Step<Option<usize>> {
         if !self.nullable && matches!(self.kind, Kind::Json(_)) {
-            return Ok(false);
+            return Ok(None);
         }
         let start = cursor.at;
         cursor.literal("null")?;
@@ -178,7 +184,7 @@ impl Column {
             return Err(DecodeError::new(start, Reason::Null));
         }
         self.push_null();
-        Ok(true)
+        Ok(Some(cursor.at))
     }
 
     /// The next row is null; or, beneath a parent that is null, anything.
@@ -190,7 +196,14 @@ impl Column {
             Kind::Struct(object) => object.push_null(),
             Kind::List(list) => list.close(),
         }
-        self.nulls.append(!self.nullable);
+        if self.nullable {
+            let valid = self.valid.get_or_insert_with(|| {
+                let mut valid = BooleanBufferBuilder::new(self.len + 1);
+                valid.append_n(self.len, true);
+                valid
+            });
+            valid.append(false);
+        }
         self.len += 1;
     }
 
@@ -203,7 +216,9 @@ impl Column {
             Kind::Struct(object) => object.truncate(len),
             Kind::List(list) => list.truncate(len),
         }
-        self.nulls.truncate(len);
+        if let Some(valid) = &mut self.valid {
+            valid.truncate(len);
+        }
         self.len = self.len.min(len);
     }
 
@@ -216,14 +231,14 @@ impl Column {
             Kind::Struct(object) => object.bytes(),
             Kind::List(list) => std::mem::size_of_val(list.offsets.as_slice()) + list.item.bytes(),
         };
-        values + self.nulls.as_slice().map_or(0, <[u8]>::len)
+        values + self.valid.as_ref().map_or(0, |valid| valid.len() / 8)
     }
 
     /// The rows as an array of the field's type. The column is empty again, and
     /// has room for about as many rows as there were.
     pub(crate) fn finish(&mut self, field: &Field) -> Result<ArrayRef, ArrowError> {
         self.len = 0;
-        let nulls = self.nulls.finish();
+        let nulls = self.valid.take().map(|valid| NullBuffer::new(valid.build()));
         let data_type = field.data_type();
         Ok(match &mut self.kind {
             Kind::Boolean(values) => Arc::new(BooleanArray::new(values.finish(), nulls)),
@@ -295,6 +310,7 @@ impl Kind {
     }
 }
 
+#[inline(always)]
 fn boolean(cursor: &mut Cursor<'_>) -> Step<bool> {
     match cursor.byte() {
         b't' => cursor.literal("true").map(|()| true),
@@ -315,27 +331,28 @@ impl<O: OffsetSizeTrait> Bytes<O> {
         Ok(())
     }
 
-    fn read_base64(&mut self, cursor: &mut Cursor<'_>, scratch: &mut Vec<u8>) -> Step<()> {
-        let opening = cursor.at;
+    #[inline(never)]
+    fn read_base64(&mut self, mut cursor: Cursor<'_>, scratch: &mut Vec<u8>) -> Step<usize> {
+        let opening = cursor;
         scratch.clear();
         cursor.copy_string(scratch)?;
-        BASE64
-            .decode_vec(&scratch, &mut self.data)
-            .map_err(|_| DecodeError::new(opening, Reason::Text))?;
+        if BASE64.decode_vec(&scratch, &mut self.data).is_err() {
+            return Err(opening.error(Reason::Text));
+        }
         self.close();
-        Ok(())
+        Ok(cursor.at)
     }
 
-    fn read_raw(&mut self, cursor: &mut Cursor<'_>) -> Step<()> {
-        let start = cursor.at;
-        cursor.skip_value()?;
-        let raw = cursor.bytes.get(start..cursor.at).unwrap_or_default();
+    #[inline(never)]
+    fn read_raw(&mut self, cursor: Cursor<'_>) -> Step<usize> {
+        let end = cursor.behind_value()?;
+        let raw = cursor.bytes.get(cursor.at..end).unwrap_or_default();
         if std::str::from_utf8(raw).is_err() {
-            return Err(DecodeError::new(start, Reason::Utf8));
+            return Err(cursor.error(Reason::Utf8));
         }
         self.data.extend_from_slice(raw);
         self.close();
-        Ok(())
+        Ok(end)
     }
 
     /// The value ends here. The decoder lets no batch grow beyond what an
@@ -367,30 +384,27 @@ impl<O: OffsetSizeTrait> Bytes<O> {
 }
 
 impl List {
-    fn read(&mut self, cursor: &mut Cursor<'_>) -> Step<()> {
+    fn read(&mut self, bytes: &[u8], at: usize) -> Step<usize> {
+        let mut cursor = Cursor::new(bytes, at);
         if cursor.byte() != b'[' {
             return Err(cursor.mismatch());
         }
         cursor.at += 1;
         cursor.skip_space();
-        if cursor.byte() == b']' {
-            cursor.at += 1;
-            self.close();
-            return Ok(());
-        }
-        loop {
-            self.item.read(cursor)?;
-            cursor.skip_space();
-            match cursor.byte() {
-                b',' => cursor.at += 1,
-                b']' => break,
-                _ => return Err(cursor.expected("`,` or `]`")),
+        if cursor.byte() != b']' {
+            loop {
+                cursor.at = self.item.read(bytes, cursor.at)?;
+                cursor.skip_space();
+                match cursor.byte() {
+                    b',' => cursor.at += 1,
+                    b']' => break,
+                    _ => return Err(cursor.expected("`,` or `]`")),
+                }
+                cursor.skip_space();
             }
-            cursor.skip_space();
         }
-        cursor.at += 1;
         self.close();
-        Ok(())
+        Ok(cursor.at + 1)
     }
 
     #[inline]

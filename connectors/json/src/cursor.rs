@@ -1,74 +1,84 @@
 //! A place in a message, and the steps that take it forward: white space,
 //! literals, strings, and values that nobody wants.
+//!
+//! A cursor is copied, not shared: whatever is not inlined takes it by value, as
+//! bytes and position where it is called often, and gives back where it ended.
+//! So the position of the hot path stays in a register; as soon as one rarely
+//! called function held a reference to it, each step would go through memory.
 
 use crate::MAX_DEPTH;
+use crate::chunk;
 use crate::error::{DecodeError, Found, Reason};
 
 /// The result of every step.
 pub(crate) type Step<T> = Result<T, DecodeError>;
 
 /// A place in a message.
+#[derive(Clone, Copy)]
 pub(crate) struct Cursor<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+    #[inline(always)]
+    pub(crate) fn new(bytes: &'a [u8], at: usize) -> Self {
+        Self { bytes, at }
     }
 
     /// The byte here; 0, which is never valid in JSON, behind the end.
     #[inline(always)]
-    pub(crate) fn byte(&self) -> u8 {
+    pub(crate) fn byte(self) -> u8 {
         self.bytes.get(self.at).copied().unwrap_or(0)
     }
 
     /// Everything from here on.
     #[inline(always)]
-    pub(crate) fn rest(&self) -> &'a [u8] {
+    pub(crate) fn rest(self) -> &'a [u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
     /// The next `N` bytes, where there are as many.
     #[inline(always)]
-    pub(crate) fn chunk<const N: usize>(&self) -> Option<&'a [u8; N]> {
-        self.rest().first_chunk()
+    pub(crate) fn chunk<const N: usize>(self) -> Option<&'a [u8; N]> {
+        self.bytes.get(self.at..)?.first_chunk()
     }
 
     #[cold]
-    pub(crate) fn error(&self, reason: Reason) -> DecodeError {
+    pub(crate) fn error(self, reason: Reason) -> DecodeError {
         DecodeError::new(self.at, reason)
     }
 
     /// JSON wants something else here.
     #[cold]
-    pub(crate) fn expected(&self, what: &'static str) -> DecodeError {
+    pub(crate) fn expected(self, what: &'static str) -> DecodeError {
         self.error(Reason::Syntax(what, Found::at(self.bytes, self.at)))
     }
 
     /// The column takes something else; junk that no value begins with is a
     /// type error as well, because the column is what the reader looks for.
     #[cold]
-    pub(crate) fn mismatch(&self) -> DecodeError {
+    pub(crate) fn mismatch(self) -> DecodeError {
         self.error(Reason::Type(Found::at(self.bytes, self.at)))
     }
 
     #[inline(always)]
     pub(crate) fn skip_space(&mut self) {
         if self.byte() <= b' ' {
-            self.skip_spaces();
+            self.at = self.behind_spaces();
         }
     }
 
-    fn skip_spaces(&mut self) {
+    #[inline(never)]
+    fn behind_spaces(mut self) -> usize {
         while matches!(self.byte(), b' ' | b'\t' | b'\n' | b'\r') {
             self.at += 1;
         }
+        self.at
     }
 
     /// Steps over `word`, which the byte here has promised.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn literal(&mut self, word: &'static str) -> Step<()> {
         if self.rest().starts_with(word.as_bytes()) {
             self.at += word.len();
@@ -77,54 +87,64 @@ impl<'a> Cursor<'a> {
         Err(self.expected(word))
     }
 
-    /// Steps over the colon behind a key, and white space around it.
-    #[inline]
-    pub(crate) fn colon(&mut self) -> Step<()> {
-        self.skip_space();
-        if self.byte() != b':' {
-            return Err(self.expected("`:`"));
+    /// Appends the text of the string here to `out`, without its quotes and
+    /// with its escape sequences resolved, and steps behind it.
+    #[inline(always)]
+    pub(crate) fn copy_string(&mut self, out: &mut Vec<u8>) -> Step<()> {
+        if self.byte() != b'"' {
+            return Err(self.mismatch());
+        }
+        let (opening, start) = (self.at, out.len());
+        self.at += 1;
+        let mut wide = self.copy_plain(out);
+        if self.byte() != b'"' {
+            (self.at, wide) = self.copy_escaped(out, wide)?;
         }
         self.at += 1;
+        if wide && !is_utf8(out, start) {
+            return Err(DecodeError::new(opening, Reason::Utf8));
+        }
         Ok(())
     }
 
-    /// From the opening quote of a string to behind its closing one; gives
-    /// what is between them and whether there is an escape sequence in it.
-    pub(crate) fn skip_string(&mut self) -> Step<(&'a [u8], bool)> {
-        if self.byte() != b'"' {
-            return Err(self.expected("a string"));
-        }
-        self.at += 1;
-        let start = self.at;
-        let mut escaped = false;
+    /// Appends everything up to the next special byte, and says whether any of
+    /// it is not ASCII.
+    ///
+    /// A chunk is written as a whole and cut afterwards: stores of a fixed size
+    /// are much cheaper than a call for every few bytes.
+    #[inline(always)]
+    fn copy_plain(&mut self, out: &mut Vec<u8>) -> bool {
+        let mut wide = false;
         loop {
-            self.skip_plain();
-            match self.byte() {
-                b'"' => {
-                    let body = self.bytes.get(start..self.at).unwrap_or_default();
-                    self.at += 1;
-                    return Ok((body, escaped));
-                }
-                b'\\' => {
-                    escaped = true;
-                    self.at += 1;
-                    match self.byte() {
-                        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 1,
-                        b'u' => {
-                            self.at += 1;
-                            self.hex()?;
-                        }
-                        _ => return Err(self.error(Reason::Escape)),
-                    }
-                }
-                _ => return Err(self.unterminated()),
+            let window = chunk::window(self.bytes, self.at);
+            let stop = chunk::stop(window);
+            wide |= stop.wide;
+            self.at += stop.at;
+            out.extend_from_slice(&window);
+            if stop.at < window.len() {
+                out.truncate(out.len() - window.len() + stop.at);
+                return wide;
             }
         }
     }
 
+    /// Goes on with a string that does not end here, up to its closing quote.
+    #[inline(never)]
+    fn copy_escaped(mut self, out: &mut Vec<u8>, mut wide: bool) -> Step<(usize, bool)> {
+        while self.byte() != b'"' {
+            if self.byte() != b'\\' {
+                return Err(self.unterminated());
+            }
+            self.at += 1;
+            self.escape(out)?;
+            wide |= self.copy_plain(out);
+        }
+        Ok((self.at, wide))
+    }
+
     /// A string stopped at something that cannot be in it.
     #[cold]
-    fn unterminated(&self) -> DecodeError {
+    fn unterminated(self) -> DecodeError {
         if self.at >= self.bytes.len() {
             self.expected("the end of a string")
         } else {
@@ -132,82 +152,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Goes to the next quote, backslash or control character, or to the end.
-    #[inline]
-    fn skip_plain(&mut self) {
-        let (chunks, tail) = self.rest().as_chunks::<8>();
-        for chunk in chunks {
-            let found = special(u64::from_le_bytes(*chunk));
-            if found != 0 {
-                self.at += found.trailing_zeros() as usize / 8;
-                return;
-            }
-            self.at += 8;
-        }
-        self.at += tail.iter().position(|b| is_special(*b)).unwrap_or(tail.len());
-    }
-
-    /// Appends the text of the string here to `out`, without its quotes and
-    /// with its escape sequences resolved, and steps behind it.
-    #[inline]
-    pub(crate) fn copy_string(&mut self, out: &mut Vec<u8>) -> Step<()> {
-        if self.byte() != b'"' {
-            return Err(self.mismatch());
-        }
-        let (opening, start) = (self.at, out.len());
-        self.at += 1;
-        let mut seen = self.copy_plain(out);
-        while self.byte() != b'"' {
-            if self.byte() != b'\\' {
-                return Err(self.unterminated());
-            }
-            self.at += 1;
-            self.escape(out)?;
-            seen |= self.copy_plain(out);
-        }
-        self.at += 1;
-        if seen & HIGH != 0 && std::str::from_utf8(out.get(start..).unwrap_or_default()).is_err() {
-            return Err(DecodeError::new(opening, Reason::Utf8));
-        }
-        Ok(())
-    }
-
-    /// Appends everything up to the next special byte. Gives the bits that any
-    /// of the bytes had: without the high one among them it is plain ASCII.
-    ///
-    /// A chunk is written as a whole and cut afterwards: stores of a fixed size
-    /// are much cheaper than a call for every few bytes.
-    #[inline]
-    fn copy_plain(&mut self, out: &mut Vec<u8>) -> u64 {
-        let (chunks, tail) = self.rest().as_chunks::<8>();
-        let mut seen = 0;
-        for chunk in chunks {
-            let word = u64::from_le_bytes(*chunk);
-            out.extend_from_slice(chunk);
-            let found = special(word);
-            if found != 0 {
-                let count = found.trailing_zeros() as usize / 8;
-                out.truncate(out.len() - 8 + count);
-                self.at += count;
-                return seen | (word & ((1 << (8 * count)) - 1));
-            }
-            seen |= word;
-            self.at += 8;
-        }
-        for &byte in tail {
-            if is_special(byte) {
-                break;
-            }
-            out.push(byte);
-            seen |= u64::from(byte);
-            self.at += 1;
-        }
-        seen
-    }
-
     /// Appends what the escape sequence stands for; the backslash is behind us.
-    #[cold]
-    pub(crate) fn escape(&mut self, out: &mut Vec<u8>) -> Step<()> {
+    fn escape(&mut self, out: &mut Vec<u8>) -> Step<()> {
         let plain = match self.byte() {
             byte @ (b'"' | b'\\' | b'/') => byte,
             b'b' => 0x08,
@@ -217,9 +163,8 @@ impl<'a> Cursor<'a> {
             b't' => b'\t',
             b'u' => {
                 self.at += 1;
-                let character = self.unicode()?;
                 let mut buffer = [0; 4];
-                out.extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
+                out.extend_from_slice(self.unicode()?.encode_utf8(&mut buffer).as_bytes());
                 return Ok(());
             }
             _ => return Err(self.error(Reason::Escape)),
@@ -256,6 +201,62 @@ impl<'a> Cursor<'a> {
             self.at += 1;
         }
         Ok(value)
+    }
+
+    /// Steps over the string here; gives what is between its quotes and whether
+    /// there is an escape sequence in it. The encoding is not checked.
+    pub(crate) fn skip_string(&mut self) -> Step<(&'a [u8], bool)> {
+        if self.byte() != b'"' {
+            return Err(self.expected("a string"));
+        }
+        self.at += 1;
+        let start = self.at;
+        let mut escaped = false;
+        loop {
+            self.skip_plain();
+            match self.byte() {
+                b'"' => {
+                    let body = self.bytes.get(start..self.at).unwrap_or_default();
+                    self.at += 1;
+                    return Ok((body, escaped));
+                }
+                b'\\' => {
+                    escaped = true;
+                    self.at += 1;
+                    match self.byte() {
+                        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 1,
+                        b'u' => {
+                            self.at += 1;
+                            self.hex()?;
+                        }
+                        _ => return Err(self.error(Reason::Escape)),
+                    }
+                }
+                _ => return Err(self.unterminated()),
+            }
+        }
+    }
+
+    /// Goes to the next quote, backslash or control character, or to the end.
+    #[inline]
+    fn skip_plain(&mut self) {
+        loop {
+            let stop = chunk::stop(chunk::window(self.bytes, self.at));
+            self.at += stop.at;
+            if stop.at < 16 {
+                return;
+            }
+        }
+    }
+
+    /// Steps over the colon behind a key, and white space in front of it.
+    pub(crate) fn colon(&mut self) -> Step<()> {
+        self.skip_space();
+        if self.byte() != b':' {
+            return Err(self.expected("`:`"));
+        }
+        self.at += 1;
+        Ok(())
     }
 
     /// Steps over a number.
@@ -296,9 +297,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Steps over one value of any kind, checking its grammar but not the
-    /// encoding of its strings. Needs no stack: a bit per level will do.
-    pub(crate) fn skip_value(&mut self) -> Step<()> {
+    /// Where the value here ends, of whatever kind it is. Checks its grammar,
+    /// but not the encoding of its strings. Needs no stack: a bit per level
+    /// will do.
+    #[inline(never)]
+    pub(crate) fn behind_value(mut self) -> Step<usize> {
         let mut depth = 0;
         // Bit n: level n is an object.
         let mut objects = 0_u64;
@@ -330,7 +333,7 @@ impl<'a> Cursor<'a> {
                 _ => return Err(self.expected("a value")),
             }
             if self.close_levels(&mut depth, objects)? {
-                return Ok(());
+                return Ok(self.at);
             }
         }
     }
@@ -369,21 +372,8 @@ impl<'a> Cursor<'a> {
     }
 }
 
-const LOW: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x8080_8080_8080_8080;
-
-/// The high bit of the first byte that is a quote, a backslash or a control
-/// character; bits above that one may be set for no reason.
-#[inline(always)]
-fn special(word: u64) -> u64 {
-    let zero = |word: u64| word.wrapping_sub(LOW) & !word;
-    let quote = zero(word ^ (LOW * b'"' as u64));
-    let backslash = zero(word ^ (LOW * b'\\' as u64));
-    let control = word.wrapping_sub(LOW * 0x20) & !word;
-    (quote | backslash | control) & HIGH
-}
-
-#[inline(always)]
-fn is_special(byte: u8) -> bool {
-    matches!(byte, b'"' | b'\\' | 0..0x20)
+/// Whether everything from `start` on is UTF-8.
+#[inline(never)]
+fn is_utf8(bytes: &[u8], start: usize) -> bool {
+    bytes.get(start..).is_none_or(|text| std::str::from_utf8(text).is_ok())
 }

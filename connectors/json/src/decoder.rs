@@ -104,12 +104,12 @@ impl JsonDecoder {
 
     #[inline]
     fn try_decode(&mut self, message: &[u8]) -> Result<(), DecodeError> {
-        let mut cursor = Cursor::new(message);
+        let mut cursor = Cursor::new(message, 0);
         if message.len() > MAX_BATCH_BYTES - self.taken {
             return Err(cursor.error(Reason::Full));
         }
         cursor.skip_space();
-        self.root.read(&mut cursor, self.rows)?;
+        cursor.at = self.root.read(message, cursor.at, self.rows)?;
         cursor.skip_space();
         if cursor.at < message.len() {
             return Err(cursor.expected("the end of the message"));

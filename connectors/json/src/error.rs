@@ -117,17 +117,6 @@ impl DecodeError {
         self
     }
 
-    /// The number was read, only the column cannot hold it.
-    pub(crate) fn is_about_value(&self) -> bool {
-        matches!(self.0.reason, Reason::Range | Reason::Inexact)
-    }
-
-    /// The same, `by` bytes further on.
-    pub(crate) fn moved(mut self, by: usize) -> Self {
-        self.0.position += by;
-        self
-    }
-
     /// Where in the message, in bytes from its start.
     pub fn position(&self) -> usize {
         self.0.position

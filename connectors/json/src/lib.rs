@@ -42,6 +42,7 @@
 //! same, but for these: it drops fractions for integers and digits of decimals
 //! beyond the scale, lets floats overflow to infinity, and takes binary as hex.
 
+mod chunk;
 mod column;
 mod cursor;
 mod decoder;

@@ -4,8 +4,9 @@
 //! number that their scale can hold; nothing is ever rounded for them. Floats
 //! take every number that does not overflow to infinity.
 
+use crate::chunk;
 use crate::cursor::{Cursor, Step};
-use crate::error::{DecodeError, Reason};
+use crate::error::Reason;
 
 /// Ten to the power of what a float holds exactly.
 const TENS_F64: [f64; 23] = [
@@ -14,122 +15,136 @@ const TENS_F64: [f64; 23] = [
 ];
 const TENS_F32: [f32; 11] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
 
-/// Digits that always fit into 64 bits.
-const SAFE_DIGITS: usize = 19;
+/// Digits that always fit into 64 bits, and into 63.
+const DIGITS_U64: usize = 19;
+const DIGITS_I64: usize = 18;
 
-/// A number as it was read, if `exact`: `mantissa × 10^exponent`.
-struct Scan {
+/// A number without an exponent and without many digits:
+/// `mantissa / 10^fraction`.
+struct Plain {
     negative: bool,
     mantissa: u64,
-    exponent: i32,
-    exact: bool,
+    fraction: usize,
+    end: usize,
 }
 
-/// Reads a number with `parse`, within quotes or without. Numbers in strings
-/// are how protobuf's JSON and many JavaScript producers write 64-bit integers.
+/// Reads a number of the plain form; none when it is another, or no number.
 #[inline(always)]
-pub(crate) fn maybe_quoted<'a, T>(
-    cursor: &mut Cursor<'a>,
-    parse: impl Fn(&mut Cursor<'a>) -> Step<T>,
-) -> Step<T> {
-    match cursor.byte() {
-        b'-' | b'0'..=b'9' => parse(cursor),
-        b'"' => quoted(cursor, parse),
-        _ => Err(cursor.mismatch()),
+fn plain(cursor: Cursor<'_>) -> Option<Plain> {
+    let negative = cursor.byte() == b'-';
+    let first = cursor.at + usize::from(negative);
+    let (mut mantissa, mut end) = chunk::digits(cursor.bytes, first, 0);
+    let mut count = end - first;
+    if count == 0 || (count > 1 && byte(cursor, first) == b'0') {
+        return None;
     }
+    let mut fraction = 0;
+    if byte(cursor, end) == b'.' {
+        let point = end + 1;
+        (mantissa, end) = chunk::digits(cursor.bytes, point, mantissa);
+        fraction = end - point;
+        count += fraction;
+        if fraction == 0 {
+            return None;
+        }
+    }
+    if count > DIGITS_U64 || byte(cursor, end) | 0x20 == b'e' {
+        return None;
+    }
+    Some(Plain { negative, mantissa, fraction, end })
 }
 
-#[cold]
-fn quoted<'a, T>(cursor: &mut Cursor<'a>, parse: impl Fn(&mut Cursor<'a>) -> Step<T>) -> Step<T> {
-    let opening = cursor.at;
-    let (body, _) = cursor.skip_string()?;
-    let mut inner = Cursor::new(body);
-    let value = match parse(&mut inner) {
-        Ok(value) if inner.at == body.len() => value,
-        Err(error) if error.is_about_value() => return Err(error.moved(opening + 1)),
-        _ => return Err(DecodeError::new(opening, Reason::Text)),
-    };
-    Ok(value)
+/// Reads an integer of the plain form; none when it is another, or no number.
+#[inline(always)]
+fn plain_integer(cursor: Cursor<'_>) -> Option<(i64, usize)> {
+    let negative = cursor.byte() == b'-';
+    let first = cursor.at + usize::from(negative);
+    let (value, end) = chunk::digits(cursor.bytes, first, 0);
+    let count = end - first;
+    if count == 0 || count > DIGITS_I64 || (count > 1 && byte(cursor, first) == b'0') {
+        return None;
+    }
+    if matches!(byte(cursor, end), b'.' | b'e' | b'E') {
+        return None;
+    }
+    Some((if negative { -(value as i64) } else { value as i64 }, end))
+}
+
+#[inline(always)]
+fn byte(cursor: Cursor<'_>, at: usize) -> u8 {
+    Cursor::new(cursor.bytes, at).byte()
 }
 
 /// An integer of type `T`.
 #[inline(always)]
-pub(crate) fn integer<T: TryFrom<i128>>(cursor: &mut Cursor<'_>) -> Step<T> {
-    maybe_quoted(cursor, |cursor| {
-        let start = cursor.at;
-        let negative = cursor.byte() == b'-';
-        let first = start + usize::from(negative);
-        let mut at = first;
-        let mut value = 0_u64;
-        while let Some(digit) = digit(cursor.bytes, at) {
-            value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
-            at += 1;
-        }
-        let count = at - first;
-        let more = matches!(cursor.bytes.get(at), Some(b'.' | b'e' | b'E'));
-        let zero_first = cursor.bytes.get(first) == Some(&b'0');
-        let exact = if more || count > SAFE_DIGITS || count == 0 || (zero_first && count > 1) {
-            scaled(cursor, 0)?
-        } else {
-            cursor.at = at;
-            if negative { -i128::from(value) } else { i128::from(value) }
-        };
-        T::try_from(exact).map_err(|_| DecodeError::new(start, Reason::Range))
-    })
+pub(crate) fn integer<T>(cursor: &mut Cursor<'_>) -> Step<T>
+where
+    T: TryFrom<i64> + TryFrom<i128>,
+{
+    if let Some((value, end)) = plain_integer(*cursor)
+        && let Ok(value) = T::try_from(value)
+    {
+        cursor.at = end;
+        return Ok(value);
+    }
+    let (value, end) = any_integer(*cursor)?;
+    cursor.at = end;
+    Ok(value)
 }
 
 /// A decimal: the number times `10^scale`, below `limit`.
+#[inline(always)]
 pub(crate) fn decimal(cursor: &mut Cursor<'_>, scale: i8, limit: i128) -> Step<i128> {
-    maybe_quoted(cursor, |cursor| {
-        let start = cursor.at;
-        let scan = scan(cursor)?;
-        let shift = scan.exponent.saturating_add(i32::from(scale));
-        let value = match u32::try_from(shift) {
-            Ok(shift) if scan.exact && shift < 19 => {
-                let value = i128::from(scan.mantissa) * 10_i128.pow(shift);
-                if scan.negative { -value } else { value }
-            }
-            _ => {
-                cursor.at = start;
-                scaled(cursor, i64::from(scale))?
-            }
-        };
-        if value.abs() >= limit {
-            return Err(DecodeError::new(start, Reason::Range));
+    if let Some(plain) = plain(*cursor)
+        && let Ok(shift) = u32::try_from(isize::from(scale) - plain.fraction as isize)
+        && shift <= 19
+    {
+        let value = i128::from(plain.mantissa) * 10_i128.pow(shift);
+        if value < limit {
+            cursor.at = plain.end;
+            return Ok(if plain.negative { -value } else { value });
         }
-        Ok(value)
-    })
+    }
+    let (value, end) = any_decimal(*cursor, scale, limit)?;
+    cursor.at = end;
+    Ok(value)
 }
 
 /// The nearest 64-bit float.
 #[inline(always)]
 pub(crate) fn float64(cursor: &mut Cursor<'_>) -> Step<f64> {
-    float(cursor, |scan| {
-        // Both operands are exact, so the one operation rounds correctly.
-        if scan.mantissa > 1 << 53 {
-            return None;
-        }
-        let tens = TENS_F64.get(scan.exponent.unsigned_abs() as usize)?;
-        let value = scan.mantissa as f64;
-        Some(if scan.exponent < 0 { value / tens } else { value * tens })
-    })
+    // Both operands are exact, so that the one division rounds correctly.
+    if let Some(plain) = plain(*cursor)
+        && plain.mantissa <= 1 << 53
+        && let Some(tens) = TENS_F64.get(plain.fraction)
+    {
+        cursor.at = plain.end;
+        let value = plain.mantissa as f64 / tens;
+        return Ok(if plain.negative { -value } else { value });
+    }
+    let (value, end) = any_float(*cursor)?;
+    cursor.at = end;
+    Ok(value)
 }
 
 /// The nearest 32-bit float.
 #[inline(always)]
 pub(crate) fn float32(cursor: &mut Cursor<'_>) -> Step<f32> {
-    float(cursor, |scan| {
-        if scan.mantissa > 1 << 24 {
-            return None;
-        }
-        let tens = TENS_F32.get(scan.exponent.unsigned_abs() as usize)?;
-        let value = scan.mantissa as f32;
-        Some(if scan.exponent < 0 { value / tens } else { value * tens })
-    })
+    if let Some(plain) = plain(*cursor)
+        && plain.mantissa <= 1 << 24
+        && let Some(tens) = TENS_F32.get(plain.fraction)
+    {
+        cursor.at = plain.end;
+        let value = plain.mantissa as f32 / tens;
+        return Ok(if plain.negative { -value } else { value });
+    }
+    let (value, end) = any_float(*cursor)?;
+    cursor.at = end;
+    Ok(value)
 }
 
 /// What the two widths of floats have in common.
-pub(crate) trait Float: Copy + std::str::FromStr + std::ops::Neg<Output = Self> {
+trait Float: Copy + std::str::FromStr + std::ops::Neg<Output = Self> {
     const NAN: Self;
     const INFINITY: Self;
     fn is_infinite(self) -> bool;
@@ -148,165 +163,115 @@ macro_rules! float {
 }
 float!(f32, f64);
 
-#[inline(always)]
-fn float<T: Float>(cursor: &mut Cursor<'_>, fast: impl Fn(&Scan) -> Option<T>) -> Step<T> {
-    if cursor.byte() == b'"'
-        && let Some(value) = named_float(cursor)
-    {
-        return Ok(value);
-    }
-    maybe_quoted(cursor, |cursor| {
-        let start = cursor.at;
-        let scan = scan(cursor)?;
-        if scan.exact
-            && let Some(value) = fast(&scan)
-        {
-            return Ok(if scan.negative { -value } else { value });
-        }
-        slow_float(cursor, start)
+/// An integer in any spelling, and where it ends.
+#[inline(never)]
+fn any_integer<T: TryFrom<i128>>(cursor: Cursor<'_>) -> Step<(T, usize)> {
+    any(cursor, |token| T::try_from(scaled(token, 0)?).map_err(|_| Reason::Range))
+}
+
+/// A decimal in any spelling, and where it ends.
+#[inline(never)]
+fn any_decimal(cursor: Cursor<'_>, scale: i8, limit: i128) -> Step<(i128, usize)> {
+    any(cursor, |token| {
+        let value = scaled(token, i64::from(scale))?;
+        if value.abs() < limit { Ok(value) } else { Err(Reason::Range) }
     })
 }
 
+/// A float in any spelling, and where it ends.
 #[inline(never)]
-fn slow_float<T: Float>(cursor: &Cursor<'_>, start: usize) -> Step<T> {
-    let token = cursor.bytes.get(start..cursor.at).unwrap_or_default();
-    // Every number of JSON is one of Rust; only the range can be wrong.
-    match std::str::from_utf8(token).ok().and_then(|token| token.parse::<T>().ok()) {
-        Some(value) if !value.is_infinite() => Ok(value),
-        _ => Err(DecodeError::new(start, Reason::Range)),
-    }
-}
-
-/// The three values that JSON has no numbers for, spelt as protobuf does.
-#[cold]
-fn named_float<T: Float>(cursor: &mut Cursor<'_>) -> Option<T> {
+fn any_float<T: Float>(cursor: Cursor<'_>) -> Step<(T, usize)> {
+    // The values that JSON has no numbers for, spelt as protobuf does.
     let names = [
         (&b"\"NaN\""[..], T::NAN),
         (b"\"Infinity\"", T::INFINITY),
         (b"\"-Infinity\"", -T::INFINITY),
     ];
-    let (name, value) = names.into_iter().find(|(name, _)| cursor.rest().starts_with(name))?;
-    cursor.at += name.len();
-    Some(value)
+    if let Some((name, value)) = names.into_iter().find(|(name, _)| cursor.rest().starts_with(name))
+    {
+        return Ok((value, cursor.at + name.len()));
+    }
+    any(cursor, |token| {
+        // Every number of JSON is one of Rust; only the range can be wrong.
+        let text = std::str::from_utf8(token).map_err(|_| Reason::Text)?;
+        let value = text.parse::<T>().map_err(|_| Reason::Text)?;
+        if value.is_infinite() { Err(Reason::Range) } else { Ok(value) }
+    })
 }
 
-#[inline(always)]
-fn digit(bytes: &[u8], at: usize) -> Option<u8> {
-    let digit = bytes.get(at)?.wrapping_sub(b'0');
-    (digit < 10).then_some(digit)
-}
-
-/// Reads a number, and its value as far as 64 bits can hold it.
-#[inline(always)]
-fn scan(cursor: &mut Cursor<'_>) -> Step<Scan> {
-    let bytes = cursor.bytes;
-    let negative = cursor.byte() == b'-';
-    let first = cursor.at + usize::from(negative);
-    let mut at = first;
-    let mut mantissa = 0_u64;
-    while let Some(digit) = digit(bytes, at) {
-        mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
-        at += 1;
-    }
-    let mut digits = at - first;
-    if digits == 0 || (digits > 1 && bytes.get(first) == Some(&b'0')) {
-        cursor.at = first + digits.min(1);
-        return Err(cursor.expected(if digits == 0 { "a digit" } else { "no leading zero" }));
-    }
-    let mut exponent = 0_i32;
-    if bytes.get(at) == Some(&b'.') {
-        at += 1;
-        let point = at;
-        while let Some(digit) = digit(bytes, at) {
-            mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
-            at += 1;
+/// Converts the number here, in quotes or without, and says where it ends.
+/// Numbers in strings are how protobuf's JSON and many JavaScript producers
+/// write 64-bit integers.
+fn any<T>(start: Cursor<'_>, convert: impl Fn(&[u8]) -> Result<T, Reason>) -> Step<(T, usize)> {
+    let mut cursor = start;
+    let token = match start.byte() {
+        b'-' | b'0'..=b'9' => {
+            cursor.skip_number()?;
+            start.bytes.get(start.at..cursor.at).unwrap_or_default()
         }
-        let fraction = at - point;
-        if fraction == 0 {
-            cursor.at = at;
-            return Err(cursor.expected("a digit"));
+        b'"' => {
+            let (body, _) = cursor.skip_string()?;
+            let mut inner = Cursor::new(body, 0);
+            if inner.skip_number().is_err() || inner.at < body.len() {
+                return Err(start.error(Reason::Text));
+            }
+            body
         }
-        digits += fraction;
-        exponent = -(fraction.min(1 << 20) as i32);
+        _ => return Err(start.mismatch()),
+    };
+    match convert(token) {
+        Ok(value) => Ok((value, cursor.at)),
+        Err(reason) => Err(start.error(reason)),
     }
-    cursor.at = at;
-    if matches!(cursor.byte(), b'e' | b'E') {
-        exponent = exponent.saturating_add(read_exponent(cursor)?);
-    }
-    Ok(Scan { negative, mantissa, exponent, exact: digits <= SAFE_DIGITS })
-}
-
-/// The exponent, from its `e` on; beyond a billion it does not matter.
-#[inline(never)]
-fn read_exponent(cursor: &mut Cursor<'_>) -> Step<i32> {
-    cursor.at += 1;
-    let negative = cursor.byte() == b'-';
-    if matches!(cursor.byte(), b'+' | b'-') {
-        cursor.at += 1;
-    }
-    if !cursor.byte().is_ascii_digit() {
-        return Err(cursor.expected("a digit"));
-    }
-    let mut exponent = 0_i32;
-    while let Some(digit) = digit(cursor.bytes, cursor.at) {
-        exponent = exponent.saturating_mul(10).saturating_add(i32::from(digit)).min(1_000_000_000);
-        cursor.at += 1;
-    }
-    Ok(if negative { -exponent } else { exponent })
 }
 
 /// A number of any length times `10^scale`, exactly.
-#[inline(never)]
-fn scaled(cursor: &mut Cursor<'_>, scale: i64) -> Step<i128> {
-    let start = cursor.at;
-    scan(cursor)?;
-    let token = cursor.bytes.get(start..cursor.at).unwrap_or_default();
-    let fail = |reason| Err(DecodeError::new(start, reason));
+fn scaled(token: &[u8], scale: i64) -> Result<i128, Reason> {
     let (mut mantissa, mut zeros, mut exponent) = (0_u128, 0_u32, 0_i64);
+    let (number, power) = match token.iter().position(|byte| matches!(byte, b'e' | b'E')) {
+        Some(at) => token.split_at(at),
+        None => (token, &[][..]),
+    };
     let mut point = false;
-    for (index, &byte) in token.iter().enumerate() {
-        match byte {
-            b'-' => {}
-            b'.' => point = true,
-            b'0'..=b'9' => {
-                exponent -= i64::from(point);
-                // Zeros count only once another digit follows them.
-                zeros += u32::from(mantissa != 0);
-                if byte != b'0' {
-                    let shifted = if mantissa == 0 {
-                        Some(0)
-                    } else {
-                        10_u128.checked_pow(zeros).and_then(|tens| mantissa.checked_mul(tens))
-                    };
-                    let digit = u128::from(byte - b'0');
-                    let Some(next) = shifted.and_then(|shifted| shifted.checked_add(digit)) else {
-                        return fail(if point { Reason::Inexact } else { Reason::Range });
-                    };
-                    mantissa = next;
-                    zeros = 0;
-                }
-            }
-            _ => {
-                let mut tail = Cursor { bytes: token, at: index };
-                exponent += i64::from(read_exponent(&mut tail)?);
-                break;
-            }
+    for byte in number {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            point |= *byte == b'.';
+            continue;
         }
+        exponent -= i64::from(point);
+        if digit == 0 {
+            // Zeros count only once another digit follows them.
+            zeros += u32::from(mantissa != 0);
+            continue;
+        }
+        let shift = if mantissa == 0 { 0 } else { zeros + 1 };
+        mantissa = times_ten(mantissa, shift)
+            .and_then(|mantissa| mantissa.checked_add(u128::from(digit)))
+            .ok_or(if point { Reason::Inexact } else { Reason::Range })?;
+        zeros = 0;
     }
     if mantissa == 0 {
         return Ok(0);
     }
+    exponent += i64::from(zeros) + power_of_ten(power) + scale;
     // The mantissa ends with a digit that is not 0: it cannot be divided by ten.
-    let Ok(shift) = u32::try_from(exponent + i64::from(zeros) + scale) else {
-        return fail(if exponent + i64::from(zeros) + scale < 0 {
-            Reason::Inexact
-        } else {
-            Reason::Range
-        });
-    };
-    let magnitude = 10_u128.checked_pow(shift).and_then(|tens| mantissa.checked_mul(tens));
-    match magnitude.map(i128::try_from) {
-        Some(Ok(value)) => Ok(if token.first() == Some(&b'-') { -value } else { value }),
-        _ => fail(Reason::Range),
+    if exponent < 0 {
+        return Err(Reason::Inexact);
     }
+    let magnitude = u32::try_from(exponent).ok().and_then(|shift| times_ten(mantissa, shift));
+    let value = magnitude.and_then(|value| i128::try_from(value).ok()).ok_or(Reason::Range)?;
+    Ok(if token.first() == Some(&b'-') { -value } else { value })
+}
+
+fn times_ten(value: u128, shift: u32) -> Option<u128> {
+    value.checked_mul(10_u128.checked_pow(shift)?)
+}
+
+/// The exponent, from its `e` on; beyond a billion it does not matter.
+fn power_of_ten(text: &[u8]) -> i64 {
+    let digits = text.iter().filter(|byte| byte.is_ascii_digit());
+    let power = digits
+        .fold(0_i64, |power, digit| (power * 10 + i64::from(digit - b'0')).min(1_000_000_000));
+    if text.get(1) == Some(&b'-') { -power } else { power }
 }

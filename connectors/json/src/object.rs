@@ -8,9 +8,10 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::Fields;
 use arrow::error::ArrowError;
 
+use crate::chunk;
 use crate::column::Column;
 use crate::cursor::{Cursor, Step};
-use crate::error::{DecodeError, Reason};
+use crate::error::Reason;
 
 /// The columns of an object.
 #[derive(Debug)]
@@ -61,14 +62,14 @@ impl Key {
 
     /// Whether the bytes at the cursor are this key.
     #[inline(always)]
-    fn is_at(&self, cursor: &Cursor<'_>) -> bool {
-        match cursor.chunk::<16>() {
-            Some(chunk) => {
-                (u128::from_le_bytes(*chunk) ^ self.head) & self.mask == 0
-                    && (self.text.len() <= 16 || cursor.rest().starts_with(&self.text))
-            }
-            None => cursor.rest().starts_with(&self.text),
-        }
+    fn is_at(&self, cursor: Cursor<'_>) -> bool {
+        let window = u128::from_le_bytes(chunk::window(cursor.bytes, cursor.at));
+        (window ^ self.head) & self.mask == 0 && (self.text.len() <= 16 || self.goes_on_at(cursor))
+    }
+
+    #[inline(never)]
+    fn goes_on_at(&self, cursor: Cursor<'_>) -> bool {
+        cursor.rest().starts_with(&self.text)
     }
 }
 
@@ -90,89 +91,92 @@ impl Object {
         Ok(Self { fields: fields.clone(), entries, by_name, first: 0, strict })
     }
 
-    /// Reads the object at the cursor as row `row`.
-    pub(crate) fn read(&mut self, cursor: &mut Cursor<'_>, row: usize) -> Step<()> {
+    /// Reads the object at `at` as row `row`; gives where it ends.
+    pub(crate) fn read(&mut self, bytes: &[u8], at: usize, row: usize) -> Step<usize> {
+        let mut cursor = Cursor::new(bytes, at);
         if cursor.byte() != b'{' {
             return Err(cursor.mismatch());
         }
         cursor.at += 1;
-        cursor.skip_space();
         let mut missing = self.entries.len();
-        if cursor.byte() != b'}' {
-            let mut guess = self.first;
-            let mut last = None;
-            loop {
-                if let Some(index) = self.key(cursor, guess, last)? {
-                    let entry = &mut self.entries[index];
-                    cursor.skip_space();
-                    if entry.column.len() > row {
-                        // Given twice: the last one counts.
-                        entry.column.truncate(row);
-                    } else {
-                        missing -= 1;
-                    }
-                    entry.column.read(cursor)?;
-                    guess = entry.next;
-                    last = Some(index);
-                } else {
-                    cursor.skip_space();
-                    cursor.skip_value()?;
-                }
-                cursor.skip_space();
-                match cursor.byte() {
-                    b',' => cursor.at += 1,
-                    b'}' => break,
-                    _ => return Err(cursor.expected("`,` or `}`")),
-                }
-                cursor.skip_space();
+        let mut guess = self.first;
+        let mut last = None;
+        if self.entries.get(guess).is_none_or(|entry| !entry.key.is_at(cursor)) {
+            cursor.skip_space();
+            if cursor.byte() == b'}' {
+                return self.close(cursor, missing, row);
             }
         }
+        loop {
+            let index = match self.entries.get(guess) {
+                Some(entry) if entry.key.is_at(cursor) => {
+                    cursor.at += entry.key.text.len();
+                    Some(guess)
+                }
+                _ => {
+                    let (found, at) = self.unexpected_key(cursor, guess, last)?;
+                    cursor.at = at;
+                    found
+                }
+            };
+            cursor.skip_space();
+            if let Some(index) = index {
+                let entry = &mut self.entries[index];
+                if entry.column.len() > row {
+                    // Given twice: the last one counts.
+                    entry.column.truncate(row);
+                } else {
+                    missing -= 1;
+                }
+                cursor.at = entry.column.read(bytes, cursor.at)?;
+                guess = entry.next;
+                last = Some(index);
+            } else {
+                cursor.at = cursor.behind_value()?;
+            }
+            cursor.skip_space();
+            match cursor.byte() {
+                b',' => cursor.at += 1,
+                b'}' => return self.close(cursor, missing, row),
+                _ => return Err(cursor.expected("`,` or `}`")),
+            }
+        }
+    }
+
+    /// Steps over the closing bracket, when no column lacks a value any more.
+    #[inline(always)]
+    fn close(&mut self, cursor: Cursor<'_>, missing: usize, row: usize) -> Step<usize> {
         if missing > 0 {
             self.fill(cursor, row)?;
         }
-        cursor.at += 1;
-        Ok(())
+        Ok(cursor.at + 1)
     }
 
-    /// The entry of the key at the cursor, and behind the key and its colon;
-    /// none when the schema does not have it.
-    #[inline(always)]
-    fn key(
-        &mut self,
-        cursor: &mut Cursor<'_>,
-        guess: usize,
-        last: Option<usize>,
-    ) -> Step<Option<usize>> {
-        if let Some(entry) = self.entries.get(guess)
-            && entry.key.is_at(cursor)
-        {
-            cursor.at += entry.key.text.len();
-            return Ok(Some(guess));
-        }
-        self.unexpected_key(cursor, guess, last)
-    }
-
-    /// Like [`key`](Self::key), when it is not the one that was expected.
+    /// The entry of the key at the cursor, when it is not the one that was
+    /// expected, and where the key and its colon end; none when the schema does
+    /// not have it.
     #[inline(never)]
     fn unexpected_key(
         &mut self,
-        cursor: &mut Cursor<'_>,
+        mut cursor: Cursor<'_>,
         guess: usize,
         last: Option<usize>,
-    ) -> Step<Option<usize>> {
+    ) -> Step<(Option<usize>, usize)> {
+        cursor.skip_space();
         // One optional field left out is no reason to forget the order.
-        if let Some(after) = self.entries.get(guess).map(|entry| entry.next)
-            && let Some(entry) = self.entries.get(after)
-            && entry.key.is_at(cursor)
-        {
-            cursor.at += entry.key.text.len();
-            return Ok(Some(after));
+        let after = self.entries.get(guess).map_or(guess, |entry| entry.next);
+        for index in [guess, after] {
+            if let Some(entry) = self.entries.get(index)
+                && entry.key.is_at(cursor)
+            {
+                return Ok((Some(index), cursor.at + entry.key.text.len()));
+            }
         }
-        let start = cursor.at;
+        let mut start = cursor;
         let (name, escaped) = cursor.skip_string()?;
         let found = if escaped {
             let mut plain = Vec::new();
-            Cursor { bytes: cursor.bytes, at: start }.copy_string(&mut plain)?;
+            start.copy_string(&mut plain)?;
             self.find(&plain)
         } else {
             self.find(name)
@@ -181,10 +185,10 @@ impl Object {
         match (found, last) {
             (Some(index), Some(last)) => self.entries[last].next = index,
             (Some(index), None) => self.first = index,
-            (None, _) if self.strict => return Err(DecodeError::new(start, Reason::Unknown)),
+            (None, _) if self.strict => return Err(start.error(Reason::Unknown)),
             (None, _) => {}
         }
-        Ok(found)
+        Ok((found, cursor.at))
     }
 
     fn find(&self, name: &[u8]) -> Option<usize> {
@@ -196,7 +200,7 @@ impl Object {
 
     /// Gives a null to every column that the object did not name.
     #[inline(never)]
-    fn fill(&mut self, cursor: &Cursor<'_>, row: usize) -> Step<()> {
+    fn fill(&mut self, cursor: Cursor<'_>, row: usize) -> Step<()> {
         for Entry { column, .. } in &mut self.entries {
             if column.len() == row {
                 if !column.nullable {

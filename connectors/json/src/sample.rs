@@ -47,7 +47,7 @@ impl EventGenerator {
         // Writing into a vector cannot fail.
         let _ = write!(
             out,
-            r#"{{"id":"{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}","ts":"{}","user":"user-{:06}","#,
+            r#"{{"id":"{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}","ts":"{}","user":"customer-{:06}@example.com","#,
             high >> 32,
             high >> 16 & 0xffff,
             high & 0xfff,

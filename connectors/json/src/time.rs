@@ -12,8 +12,9 @@ use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use arrow::datatypes::TimeUnit;
 use arrow::error::ArrowError;
 
+use crate::chunk;
 use crate::cursor::{Cursor, Step};
-use crate::error::{DecodeError, Reason};
+use crate::error::Reason;
 use crate::number;
 
 /// How a timestamp column counts.
@@ -38,37 +39,37 @@ impl Clock {
     }
 
     /// Reads a timestamp: text, or a number in the column's unit.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, cursor: &mut Cursor<'_>, scratch: &mut Vec<u8>) -> Step<i64> {
         if cursor.byte() != b'"' {
             return number::integer(cursor);
         }
-        match self.common_form(cursor) {
+        match self.common_form(*cursor) {
             Some((value, length)) => {
                 cursor.at += length;
                 Ok(value)
             }
-            None => self.any_form(cursor, scratch),
+            None => {
+                let (value, end) = self.any_form(*cursor, scratch)?;
+                cursor.at = end;
+                Ok(value)
+            }
         }
     }
 
-    /// `"2026-01-31T09:26:56Z"` with up to 9 more digits, and its length.
-    #[inline]
-    fn common_form(&self, cursor: &Cursor<'_>) -> Option<(i64, usize)> {
+    /// `"2026-01-31T09:26:56Z"` with up to nine more digits, and its length.
+    #[inline(always)]
+    fn common_form(&self, cursor: Cursor<'_>) -> Option<(i64, usize)> {
         let text: &[u8; 22] = cursor.chunk()?;
         let days = date(text.get(1..)?.first_chunk()?)?;
-        let pair = |at: usize| -> Option<i64> {
-            let (high, low) = (text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0'));
-            (high < 10 && low < 10).then_some(i64::from(high) * 10 + i64::from(low))
-        };
-        let (hour, minute, second) = (pair(12)?, pair(15)?, pair(18)?);
-        let marks = text[11] == b'T' && text[14] == b':' && text[17] == b':';
-        if !marks || hour > 23 || minute > 59 || second > 59 {
+        let time = chunk::digit_pairs(text.get(12..)?.first_chunk()?, b"00:00:00")?;
+        let [hour, minute, second] = [time[0], time[3], time[6]].map(i64::from);
+        if text[11] != b'T' || hour > 23 || minute > 59 || second > 59 {
             return None;
         }
         let seconds = i64::from(days) * 86_400 + hour * 3_600 + minute * 60 + second;
         let (nanos, behind) = if text[20] == b'.' { fraction(cursor.rest(), 21)? } else { (0, 20) };
-        if cursor.rest().get(behind..behind + 2) != Some(b"Z\"") {
+        if cursor.rest().get(behind..)?.first_chunk() != Some(b"Z\"") {
             return None;
         }
         Some((self.count(seconds, nanos)?, behind + 2))
@@ -89,11 +90,10 @@ impl Clock {
     }
 
     #[inline(never)]
-    fn any_form(&self, cursor: &mut Cursor<'_>, scratch: &mut Vec<u8>) -> Step<i64> {
-        let opening = cursor.at;
-        let text = text(cursor, scratch)?;
+    fn any_form(&self, opening: Cursor<'_>, scratch: &mut Vec<u8>) -> Step<(i64, usize)> {
+        let (text, end) = text(opening, scratch)?;
         let value = if self.named && !has_offset(text) { None } else { self.parse(text) };
-        value.ok_or_else(|| DecodeError::new(opening, Reason::Text))
+        value.map(|value| (value, end)).ok_or_else(|| opening.error(Reason::Text))
     }
 
     fn parse(&self, text: &str) -> Option<i64> {
@@ -114,6 +114,7 @@ fn has_offset(text: &str) -> bool {
 }
 
 /// Reads a date as days since 1970-01-01: text, or the number itself.
+#[inline(always)]
 pub(crate) fn read_date(cursor: &mut Cursor<'_>, scratch: &mut Vec<u8>) -> Step<i32> {
     if cursor.byte() != b'"' {
         return number::integer(cursor);
@@ -125,36 +126,38 @@ pub(crate) fn read_date(cursor: &mut Cursor<'_>, scratch: &mut Vec<u8>) -> Step<
         cursor.at += 12;
         return Ok(days);
     }
-    let opening = cursor.at;
-    let text = text(cursor, scratch)?;
-    Date32Type::parse(text).ok_or_else(|| DecodeError::new(opening, Reason::Text))
+    let (days, end) = any_date(*cursor, scratch)?;
+    cursor.at = end;
+    Ok(days)
 }
 
-/// The text of the string here.
-fn text<'a>(cursor: &mut Cursor<'_>, scratch: &'a mut Vec<u8>) -> Step<&'a str> {
-    let opening = cursor.at;
+#[inline(never)]
+fn any_date(opening: Cursor<'_>, scratch: &mut Vec<u8>) -> Step<(i32, usize)> {
+    let (text, end) = text(opening, scratch)?;
+    let days = Date32Type::parse(text);
+    days.map(|days| (days, end)).ok_or_else(|| opening.error(Reason::Text))
+}
+
+/// The text of the string here, and where the string ends.
+fn text<'a>(opening: Cursor<'_>, scratch: &'a mut Vec<u8>) -> Step<(&'a str, usize)> {
+    let mut cursor = opening;
     scratch.clear();
     cursor.copy_string(scratch)?;
-    std::str::from_utf8(scratch).map_err(|_| DecodeError::new(opening, Reason::Utf8))
+    match std::str::from_utf8(scratch) {
+        Ok(text) => Ok((text, cursor.at)),
+        Err(_) => Err(opening.error(Reason::Utf8)),
+    }
 }
 
-/// Up to nine digits from `at` on, in nanoseconds, and where they end.
-#[inline]
+/// One to nine digits from `at` on, in nanoseconds, and where they end.
+#[inline(always)]
 fn fraction(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
-    const UNITS: [i64; 10] =
+    const NANOS: [i64; 10] =
         [0, 100_000_000, 10_000_000, 1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
-    let mut value = 0;
-    let mut end = at;
-    while let Some(digit) = bytes.get(end).map(|byte| byte.wrapping_sub(b'0')).filter(|d| *d < 10) {
-        value = value * 10 + i64::from(digit);
-        end += 1;
-        if end - at > 9 {
-            return None;
-        }
-    }
+    let (value, end) = chunk::digits(bytes, at, 0);
     match end - at {
         0 => None,
-        count => Some((value * UNITS.get(count)?, end)),
+        count => Some((value as i64 * NANOS.get(count)?, end)),
     }
 }
 
@@ -162,18 +165,12 @@ fn fraction(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
 ///
 /// The days of a date by Howard Hinnant's `days_from_civil`: counted from the
 /// first of March, so that the leap day is the last one of a year.
-#[inline]
+#[inline(always)]
 fn date(text: &[u8; 10]) -> Option<i32> {
-    let mut digits = [0_i32; 8];
-    for (digit, at) in digits.iter_mut().zip([0, 1, 2, 3, 5, 6, 8, 9]) {
-        *digit = i32::from(text[at].wrapping_sub(b'0'));
-        if *digit > 9 {
-            return None;
-        }
-    }
-    let [y3, y2, y1, y0, m1, m0, d1, d0] = digits;
-    let year = y3 * 1000 + y2 * 100 + y1 * 10 + y0;
-    let (month, day) = (m1 * 10 + m0, d1 * 10 + d0);
+    let front = chunk::digit_pairs(text.first_chunk()?, b"0000-00-")?;
+    let back = chunk::digit_pairs(text.last_chunk()?, b"00-00-00")?;
+    let year = i32::from(front[0]) * 100 + i32::from(front[2]);
+    let (month, day) = (i32::from(front[5]), i32::from(back[6]));
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let last = match month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
@@ -181,7 +178,7 @@ fn date(text: &[u8; 10]) -> Option<i32> {
         2 => 28 + i32::from(leap),
         _ => return None,
     };
-    if text[4] != b'-' || text[7] != b'-' || day < 1 || day > last {
+    if day < 1 || day > last {
         return None;
     }
     let march_year = year - i32::from(month <= 2);
