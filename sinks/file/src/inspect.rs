@@ -12,12 +12,13 @@ use futures::stream::{BoxStream, StreamExt};
 use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader};
 use tidelock_connector::{Error, ErrorKind, Result};
-use tidelock_store::{Entry, Store};
+use tidelock_store::Store;
 
 use crate::footer::{FileFooter, PARQUET_KEY};
 use crate::names;
 
 pub use deep::{Counted, count};
+pub use tidelock_store::Entry;
 
 /// How much of a file's end is read at first.
 const TAIL_BYTES: u64 = 64 << 10;

@@ -129,7 +129,9 @@ impl Key {
             (Some(_), DataType::Timestamp(..) | DataType::Date64)
             | (Some(Derived::Day), DataType::Date32) => true,
             (Some(_), _) => false,
-            (None, DataType::Dictionary(_, values)) => names_folders(values),
+            (None, DataType::Dictionary(_, values)) => {
+                names_folders(values) && !matches!(**values, DataType::Timestamp(..))
+            }
             (None, other) => names_folders(other),
         };
         if !fits {
@@ -148,6 +150,8 @@ impl Key {
             (Some(Derived::Day), _) => DataType::Date32,
             (Some(Derived::Hour), _) => DataType::Int32,
             (None, DataType::Dictionary(_, values)) => values.as_ref().clone(),
+            // Folders tell UTC, without the name of a time zone.
+            (None, DataType::Timestamp(unit, _)) => DataType::Timestamp(*unit, None),
             (None, other) => other.clone(),
         }
     }
@@ -156,8 +160,10 @@ impl Key {
         let column = records.column(self.column);
         match (self.derived, column.data_type()) {
             (None, DataType::Dictionary(_, values)) => Ok(cast(column, values)?),
-            (None, _) => Ok(Arc::clone(column)),
-            (Some(Derived::Day), DataType::Date32) => Ok(Arc::clone(column)),
+            (None, DataType::Timestamp(unit, Some(_))) => {
+                Ok(cast(column, &DataType::Timestamp(*unit, None))?)
+            }
+            (None, _) | (Some(Derived::Day), DataType::Date32) => Ok(Arc::clone(column)),
             (Some(derived), data_type) => times(column, data_type, derived),
         }
     }
@@ -430,6 +436,15 @@ mod tests {
         assert!(refused(&["day(day)"], &records).contains("would hide the column"));
         assert!(refused(&["hour"], &records).contains("_timestamp"));
         assert!(refused(&["hour(day)"], &records).contains("hour cannot be taken"));
+    }
+
+    #[test]
+    fn times_as_plain_columns_tell_utc() {
+        let at = TimestampMillisecondArray::from(vec![0, 1_500]).with_timezone("Europe/Berlin");
+        let id: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        let records = RecordBatch::try_from_iter([("at", Arc::new(at) as _), ("id", id)]).unwrap();
+        let folders: Vec<_> = split(&["at"], &records).into_iter().map(|(f, _)| f).collect();
+        assert_eq!(folders, ["at=1970-01-01T00%3A00%3A00", "at=1970-01-01T00%3A00%3A01.500"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, CopyMode, ObjectStore, RetryConfig};
 use serde::{Deserialize, Serialize};
 use tidelock_connector::{Error, Result};
 
@@ -89,7 +89,8 @@ pub(crate) fn open(config: &StoreConfig) -> Result<(String, Backend)> {
         }
         "memory" => {
             let (name, prefix) = split(rest.trim_start_matches('/'));
-            let backend = Object::new(memory(name), prefix_path(url, prefix)?);
+            let mut backend = Object::new(memory(name), prefix_path(url, prefix)?);
+            backend.copy_mode = CopyMode::Create;
             Ok((url.to_owned(), Backend::Object(backend)))
         }
         "s3" | "s3a" => {
@@ -242,6 +243,7 @@ fn gcs(url: &str, rest: &str, options: &StorageOptions) -> Result<(String, Backe
     let once = builder.with_retry(no_retry()).build().map_err(invalid(url))?;
     let mut object = Object::with_conditional(Arc::new(store), Arc::new(once), prefix);
     object.endpoint.clone_from(&options.endpoint);
+    object.copy_mode = CopyMode::Create;
     Ok((url.trim_end_matches('/').to_owned(), Backend::Object(object)))
 }
 
@@ -275,6 +277,7 @@ fn azure(url: &str, rest: &str, options: &StorageOptions) -> Result<(String, Bac
     let once = builder.with_retry(no_retry()).build().map_err(invalid(url))?;
     let mut object = Object::with_conditional(Arc::new(store), Arc::new(once), prefix);
     object.endpoint.clone_from(&options.endpoint);
+    object.copy_mode = CopyMode::Create;
     Ok((url.trim_end_matches('/').to_owned(), Backend::Object(object)))
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt};
+use object_store::{CopyMode, CopyOptions, Error as StoreError, ObjectStore, ObjectStoreExt};
 use tidelock_connector::{Error, Result};
 
 use crate::error;
@@ -20,6 +20,9 @@ pub(crate) struct Object {
     /// The same store with a client that sends each request once.
     pub(crate) once: Arc<dyn ObjectStore>,
     prefix: Path,
+    /// Whether a copy may replace something. S3 knows no other copy, so that
+    /// there a second publisher copies the same bytes again.
+    pub(crate) copy_mode: CopyMode,
     /// The server, where it is not the provider's own.
     pub(crate) endpoint: Option<String>,
     /// What to say when the store cannot be reached.
@@ -27,7 +30,7 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    /// A store whose client does not try again by itself.
+    /// A store whose client does not try conditional writes again by itself.
     pub(crate) fn new(store: Arc<dyn ObjectStore>, prefix: Path) -> Self {
         Self::with_conditional(Arc::clone(&store), store, prefix)
     }
@@ -37,7 +40,8 @@ impl Object {
         once: Arc<dyn ObjectStore>,
         prefix: Path,
     ) -> Self {
-        Self { store, once, prefix, endpoint: None, hint: None }
+        let copy_mode = CopyMode::Overwrite;
+        Self { store, once, prefix, copy_mode, endpoint: None, hint: None }
     }
 
     /// The key of `path`.
@@ -97,7 +101,7 @@ impl Object {
     pub(crate) async fn copy(&self, from: &str, to: &str) -> Result<()> {
         let (source, target) = (self.key(from)?, self.key(to)?);
         self.store
-            .copy(&source, &target)
+            .copy_opts(&source, &target, CopyOptions::new().with_mode(self.copy_mode))
             .await
             .map_err(|e| error::store(e, "publish", to).with("staged", from))
     }

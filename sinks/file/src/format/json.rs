@@ -1,11 +1,15 @@
 //! JSON, one object per line, by the writer of `arrow-json`.
 //!
-//! A value that is null is left out, as readers of JSON lines expect.
+//! A value that is null is left out, as readers of JSON lines expect. A time
+//! with a named time zone is written in UTC, which is the same instant: the
+//! names would need the database of time zones.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::json::LineDelimitedWriter;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
@@ -75,7 +79,8 @@ impl Write for Output {
 
 impl Encoder for JsonEncoder {
     fn write(&mut self, records: &RecordBatch) -> Result<()> {
-        LineDelimitedWriter::new(&mut self.output).write(records).map_err(failed)
+        let records = in_utc(records)?;
+        LineDelimitedWriter::new(&mut self.output).write(&records).map_err(failed)
     }
 
     fn ready(&mut self, at_least: usize) -> Vec<Bytes> {
@@ -111,6 +116,56 @@ impl Encoder for JsonEncoder {
             Output::Zstd(encoder) => encoder.finish().map_err(failed)?,
         });
         Ok(())
+    }
+}
+
+/// The same rows, no time zone having a name.
+fn in_utc(records: &RecordBatch) -> Result<RecordBatch> {
+    let schema = records.schema();
+    let fields: Vec<_> = schema.fields().iter().map(field_in_utc).collect();
+    let pairs = || fields.iter().zip(schema.fields());
+    if pairs().all(|(new, old)| Arc::ptr_eq(new, old)) {
+        return Ok(records.clone());
+    }
+    let columns = fields.iter().zip(records.columns()).map(|(field, column)| {
+        if field.data_type() == column.data_type() {
+            return Ok(Arc::clone(column));
+        }
+        cast(column, field.data_type())
+    });
+    let columns = columns.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)
+}
+
+/// The very same field where nothing changes.
+fn field_in_utc(field: &FieldRef) -> FieldRef {
+    match type_in_utc(field.data_type()) {
+        None => Arc::clone(field),
+        Some(data_type) => Arc::new(Field::clone(field).with_data_type(data_type)),
+    }
+}
+
+fn type_in_utc(data_type: &DataType) -> Option<DataType> {
+    let inner = |field: &FieldRef| {
+        let changed = field_in_utc(field);
+        (!Arc::ptr_eq(&changed, field)).then_some(changed)
+    };
+    match data_type {
+        DataType::Timestamp(unit, Some(zone)) if !zone.starts_with(['+', '-']) => {
+            Some(DataType::Timestamp(*unit, Some("+00:00".into())))
+        }
+        DataType::List(item) => inner(item).map(DataType::List),
+        DataType::LargeList(item) => inner(item).map(DataType::LargeList),
+        DataType::FixedSizeList(item, size) => {
+            inner(item).map(|item| DataType::FixedSizeList(item, *size))
+        }
+        DataType::Map(entries, sorted) => inner(entries).map(|e| DataType::Map(e, *sorted)),
+        DataType::Struct(fields) => {
+            let changed: Vec<_> = fields.iter().map(field_in_utc).collect();
+            let same = changed.iter().zip(fields).all(|(new, old)| Arc::ptr_eq(new, old));
+            (!same).then(|| DataType::Struct(changed.into()))
+        }
+        _ => None,
     }
 }
 

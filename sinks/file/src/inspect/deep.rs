@@ -12,7 +12,8 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use serde::Deserialize;
 use tidelock_connector::{Coverage, Error, ErrorKind, OffsetSet, Result, TopicPartition};
 use tidelock_store::{Entry, Store};
-use zstd::stream::write::Decoder as ZstdDecoder;
+use zstd::stream::raw::Decoder as ZstdDecoder;
+use zstd::stream::zio::Writer as ZstdWriter;
 
 use super::reader::StoreReader;
 use super::{is_parquet, not_parquet};
@@ -73,7 +74,8 @@ async fn lines(store: &Store, entry: &Entry, tally: &mut Tally) -> Result<()> {
     let mut sink = if entry.path.ends_with(".gz") {
         Decoder::Gzip(Box::new(MultiGzDecoder::new(Lines::new(tally))))
     } else if entry.path.ends_with(".zst") {
-        Decoder::Zstd(Box::new(ZstdDecoder::new(Lines::new(tally)).map_err(broken)?))
+        let decoder = ZstdDecoder::new().map_err(broken)?;
+        Decoder::Zstd(Box::new(ZstdWriter::new(Lines::new(tally), decoder)))
     } else {
         Decoder::Plain(Lines::new(tally))
     };
@@ -90,7 +92,7 @@ async fn lines(store: &Store, entry: &Entry, tally: &mut Tally) -> Result<()> {
 enum Decoder<'a> {
     Plain(Lines<'a>),
     Gzip(Box<MultiGzDecoder<Lines<'a>>>),
-    Zstd(Box<ZstdDecoder<'static, Lines<'a>>>),
+    Zstd(Box<ZstdWriter<Lines<'a>, ZstdDecoder<'static>>>),
 }
 
 impl Decoder<'_> {
@@ -107,8 +109,9 @@ impl Decoder<'_> {
             Self::Plain(lines) => lines.finish(),
             Self::Gzip(decoder) => decoder.finish()?.finish(),
             Self::Zstd(mut decoder) => {
-                decoder.flush()?;
-                decoder.into_inner().finish()
+                // Unlike its simpler siblings it insists on the frame's end.
+                decoder.finish()?;
+                decoder.into_inner().0.finish()
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What every store has to do, tried on a local folder, in memory, and on the
 //! S3 bucket that `TIDELOCK_TEST_STORE` names (with the usual `AWS_` variables).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod open;
 mod publish;
 mod stage;
