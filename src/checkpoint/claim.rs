@@ -35,20 +35,25 @@ pub struct Hint<'a> {
     pub pipeline: &'a str,
     /// The record's sequence as of the commit.
     pub sequence: u64,
+    /// The offset that was committed with it. Tools that move an offset and
+    /// keep its metadata give themselves away.
+    pub offset: i64,
 }
 
 impl<'a> Hint<'a> {
     /// Reads a hint; `None` when it is not one of ours.
     pub fn parse(text: &'a str) -> Option<Self> {
         let rest = text.strip_prefix("tidelock/1 ")?;
-        let (sequence, pipeline) = rest.split_once(' ')?;
-        Some(Self { pipeline, sequence: sequence.parse().ok()? })
+        let mut parts = rest.splitn(3, ' ');
+        let sequence = parts.next()?.parse().ok()?;
+        let offset = parts.next()?.parse().ok()?;
+        Some(Self { pipeline: parts.next()?, sequence, offset })
     }
 }
 
 impl fmt::Display for Hint<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tidelock/1 {} {}", self.sequence, self.pipeline)
+        write!(f, "tidelock/1 {} {} {}", self.sequence, self.offset, self.pipeline)
     }
 }
 
@@ -163,7 +168,7 @@ fn mirror(
     hint: Option<Hint<'_>>,
     on_reset: OnExternalReset,
 ) -> Result<Option<i64>> {
-    if let Some(hint) = hint {
+    if let Some(hint) = hint.filter(|hint| hint.offset == committed.offset) {
         if hint.sequence > record.sequence {
             return Err(record_lost(assigned, committed));
         }
@@ -248,21 +253,22 @@ mod tests {
     #[test]
     fn the_mirror_is_held_against_the_record() {
         use OnExternalReset::{Follow, Ignore, Stop};
-        let ours = |sequence| Hint { pipeline: "p", sequence }.to_string();
+        let ours = |sequence, offset| Hint { pipeline: "p", sequence, offset }.to_string();
         // (committed offset, hint, policy) → rewind or error
         let case = |offset, hint: &str, on| {
             plan(&record(50), &assigned(0, Some((offset, hint))), sinks(), on)
                 .map(|claimed| claimed.rewind_to)
                 .map_err(|error| error.kind())
         };
-        assert_eq!(case(50, &ours(10), Stop), Ok(None));
-        assert_eq!(case(40, &ours(9), Stop), Ok(None), "an old commit of ours is repaired");
+        assert_eq!(case(50, &ours(10, 50), Stop), Ok(None));
+        assert_eq!(case(40, &ours(9, 40), Stop), Ok(None), "an old commit of ours is repaired");
+        assert_eq!(case(40, &ours(9, 50), Stop), Err(ErrorKind::DataLoss), "moved by a tool");
         assert_eq!(case(50, "", Stop), Ok(None));
         assert_eq!(case(40, "", Stop), Err(ErrorKind::DataLoss));
         assert_eq!(case(40, "", Follow), Ok(Some(40)));
         assert_eq!(case(40, "", Ignore), Ok(None));
-        assert_eq!(case(50, &ours(11), Stop), Err(ErrorKind::DataLoss), "record is older");
-        let other = Hint { pipeline: "q", sequence: 1 }.to_string();
+        assert_eq!(case(50, &ours(11, 50), Stop), Err(ErrorKind::DataLoss), "record is older");
+        let other = Hint { pipeline: "q", sequence: 1, offset: 50 }.to_string();
         assert_eq!(case(50, &other, Ignore), Err(ErrorKind::Conflict));
     }
 
@@ -273,7 +279,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::DataLoss);
         assert!(error.to_string().contains("50..60"), "{error}");
 
-        let hint = Hint { pipeline: "p", sequence: 4 }.to_string();
+        let hint = Hint { pipeline: "p", sequence: 4, offset: 9 }.to_string();
         let lost =
             plan(&Record::new("p"), &assigned(0, Some((9, &hint))), sinks(), OnExternalReset::Stop);
         assert_eq!(lost.unwrap_err().kind(), ErrorKind::DataLoss);

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use tidelock_connector::{OffsetCommitter, Offsets};
+use tidelock_connector::{CommittedOffset, OffsetCommitter, Offsets};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -59,8 +59,14 @@ async fn run(
             waiting.extend(more.done);
         }
         if !offsets.is_empty() {
-            let hint = Hint { pipeline: &pipeline, sequence }.to_string();
-            match committer.commit(&offsets, &hint).await {
+            let offsets = offsets
+                .into_iter()
+                .map(|(partition, offset)| {
+                    let hint = Hint { pipeline: &pipeline, sequence, offset }.to_string();
+                    (partition, CommittedOffset { offset, hint })
+                })
+                .collect();
+            match committer.commit(&offsets).await {
                 Ok(()) => metrics::counter!("tidelock_offset_commits_total").increment(1),
                 Err(error) => {
                     metrics::counter!("tidelock_offset_commit_failures_total").increment(1);

@@ -36,7 +36,8 @@ pub use sink::{
     Outcome, Sink, SinkContext, SinkWriter,
 };
 pub use source::{
-    AssignedPartition, Assignment, CommittedOffset, Event, Identity, NothingToCommit,
-    OffsetCommitter, OpenSource, Revocation, Source, SourceContext, SourceReader, Start,
+    AssignedPartition, Assignment, CommittedOffset, CommittedOffsets, Event, Identity,
+    NothingToCommit, OffsetCommitter, OpenSource, Revocation, Source, SourceContext, SourceReader,
+    Start,
 };
 pub use transform::Transform;

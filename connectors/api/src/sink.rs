@@ -171,7 +171,8 @@ pub trait SinkWriter: Send {
     /// Lets go of everything written since the last barrier and returns at
     /// once; the future makes it durable, invisibly, while further batches are
     /// written. The committables are enough for *another process* to finish
-    /// the job.
+    /// the job. A set without rows has none, and an at-least-once sink never
+    /// has any.
     fn prepare(&mut self, barrier: &Barrier) -> BoxFuture<'static, Result<Vec<Committable>>>;
 
     /// Throws away what was written since the last barrier and gives back
@@ -239,7 +240,8 @@ pub trait Committer: Send + Sync {
     /// or no version of the record ever named them.
     async fn discard(&self, committables: &[Committable]) -> Result<()>;
 
-    /// The incarnations of which prepared bytes are lying about.
+    /// The incarnations of which prepared bytes are lying about. One whose sets
+    /// were all committed and discarded is not among them.
     async fn staged(&self, pipeline: &str) -> Result<Vec<Incarnation>>;
 
     /// Deletes all prepared bytes of an incarnation that owns nothing and has

@@ -9,18 +9,21 @@
 //!   assigned partition before the [`Assignment`] was answered.
 //! * Per partition the coverage of successive events is contiguous: each
 //!   begins where the one before it ended, over holes in the log.
+//! * A partition is assigned to two readers at once only when one of them was
+//!   asked for it and is done, or has lost it.
 //! * After a crash, or a [`seek`](SourceReader::seek), the same offsets are
 //!   read again. Exactly once is the business of the sinks and of the
 //!   checkpoint, not of the source; a source must only be able to read the
 //!   same offsets again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use crate::{Batch, Coverage, Offsets, Result, Stream, TopicPartition};
+use crate::{Batch, Coverage, Result, Stream, TopicPartition};
 
 /// A place that records come from; the configuration of a connector.
 #[async_trait]
@@ -85,7 +88,7 @@ pub trait SourceReader: Send {
 
     /// Goes to the given positions. Nothing that was read before, of any
     /// partition, is delivered any more; partitions that are not named stay
-    /// unread.
+    /// unread. A retryable error may be answered by the same call again.
     async fn seek(&mut self, to: &[Start]) -> Result<()>;
 }
 
@@ -93,9 +96,9 @@ pub trait SourceReader: Send {
 /// tools show the truth. The pipeline's own record is what recovery goes by.
 #[async_trait]
 pub trait OffsetCommitter: Send + Sync {
-    /// Commits `offsets`, and `hint` as their metadata where the system keeps
+    /// Commits the offsets, and their hints as metadata where the system keeps
     /// such a thing. Returns when the system has acknowledged them.
-    async fn commit(&self, offsets: &Offsets, hint: &str) -> Result<()>;
+    async fn commit(&self, offsets: &CommittedOffsets) -> Result<()>;
 }
 
 /// The committer of a source that keeps no offsets.
@@ -104,7 +107,7 @@ pub struct NothingToCommit;
 
 #[async_trait]
 impl OffsetCommitter for NothingToCommit {
-    async fn commit(&self, _offsets: &Offsets, _hint: &str) -> Result<()> {
+    async fn commit(&self, _offsets: &CommittedOffsets) -> Result<()> {
         Ok(())
     }
 }
@@ -123,8 +126,10 @@ pub enum Event {
     Revoking(Revocation),
     /// Nothing to read just now.
     Idle,
-    /// There will never be anything more to read. `next` is not called again
-    /// unless the reader is told to `seek`.
+    /// There will never be anything more to read: the source itself has an end.
+    /// Reaching the `end` of every [`Start`] is not that; the runtime counts
+    /// those itself. `next` is not called again unless the reader is told to
+    /// `seek`.
     End,
 }
 
@@ -165,6 +170,9 @@ pub struct AssignedPartition {
     /// The offset behind the last one that can be read now.
     pub end: i64,
 }
+
+/// Offsets as the source's system has them, per partition.
+pub type CommittedOffsets = BTreeMap<TopicPartition, CommittedOffset>;
 
 /// An offset as the source's system has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,9 @@ use std::sync::Weak;
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
-use tidelock_connector::{Error, ErrorKind, OffsetCommitter, Offsets, Result, async_trait};
+use tidelock_connector::{
+    CommittedOffset, CommittedOffsets, Error, ErrorKind, OffsetCommitter, Result, async_trait,
+};
 
 use crate::context::Consumer;
 use crate::errors;
@@ -19,26 +21,26 @@ pub(crate) struct KafkaCommitter {
 
 #[async_trait]
 impl OffsetCommitter for KafkaCommitter {
-    async fn commit(&self, offsets: &Offsets, hint: &str) -> Result<()> {
+    async fn commit(&self, offsets: &CommittedOffsets) -> Result<()> {
         if offsets.is_empty() {
             return Ok(());
         }
         let gone = || Error::new(ErrorKind::Other, "the reader of this committer is closed");
         let consumer = self.consumer.upgrade().ok_or_else(gone)?;
-        let (offsets, hint) = (offsets.clone(), hint.to_owned());
+        let offsets = offsets.clone();
         // librdkafka waits for the coordinator's answer, which does not pass
         // through the consumer thread: that one may be in the middle of a
         // revocation.
-        tokio::task::spawn_blocking(move || commit(&consumer, &offsets, &hint))
+        tokio::task::spawn_blocking(move || commit(&consumer, &offsets))
             .await
             .map_err(|error| Error::new(ErrorKind::Panic, "committing offsets").source(error))?
     }
 }
 
-fn commit(consumer: &Consumer, offsets: &Offsets, hint: &str) -> Result<()> {
+fn commit(consumer: &Consumer, offsets: &CommittedOffsets) -> Result<()> {
     let doing = "committing offsets";
     let mut list = TopicPartitionList::with_capacity(offsets.len());
-    for (partition, offset) in offsets {
+    for (partition, CommittedOffset { offset, hint }) in offsets {
         list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(*offset))
             .map_err(|error| errors::failed(doing, error).at(partition).offset(*offset))?;
         if !hint.is_empty()

@@ -17,8 +17,7 @@ use super::log::{Log, default_schema};
 use super::memory_log::{Faults, MemoryLog, Settings, Shared, State};
 use super::memory_reader::MemoryReader;
 use crate::{
-    CommittedOffset, Error, OffsetCommitter, Offsets, OpenSource, Result, Source, SourceContext,
-    Stream,
+    CommittedOffsets, Error, OffsetCommitter, OpenSource, Result, Source, SourceContext, Stream,
 };
 
 /// A source whose log is in memory.
@@ -180,12 +179,11 @@ struct MemoryOffsets(MemoryLog);
 
 #[async_trait]
 impl OffsetCommitter for MemoryOffsets {
-    async fn commit(&self, offsets: &Offsets, hint: &str) -> Result<()> {
+    async fn commit(&self, offsets: &CommittedOffsets) -> Result<()> {
         self.0.change(|state| {
             state.faults.commit()?;
-            for (partition, &offset) in offsets {
-                let committed = CommittedOffset { offset, hint: hint.to_owned() };
-                state.group.committed.insert(partition.clone(), committed);
+            for (partition, committed) in offsets {
+                state.group.committed.insert(partition.clone(), committed.clone());
             }
             Ok(())
         })

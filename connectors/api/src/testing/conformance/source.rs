@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 use super::reading::{Reading, Row};
 use super::{PATIENCE, handover, insist};
-use crate::{AssignedPartition, Event, Source, Start, TopicPartition};
+use crate::{
+    AssignedPartition, CommittedOffset, CommittedOffsets, Event, Source, Start, TopicPartition,
+};
 
 /// How long the suite looks on to see that nothing comes.
 const QUIET: Duration = Duration::from_millis(100);
@@ -207,16 +209,21 @@ async fn commits_are_reported(source: &dyn Source, patience: Duration, log: &Log
     let mut reading = Reading::open(source, 0, patience).await;
     let all = log.starts(|partition| (log.bounds[partition].0, None));
     reading.read_until(from(&all), |reading| log.covered(reading, &all)).await;
-    let offsets = log.bounds.keys().map(|p| (p.clone(), log.quantile(p, 1, 2))).collect();
+    let hint = "a hint".to_owned();
+    let committed = |p| CommittedOffset { offset: log.quantile(p, 1, 2), hint: hint.clone() };
+    let offsets: CommittedOffsets = log.bounds.keys().map(|p| (p.clone(), committed(p))).collect();
     let committer = Arc::clone(&reading.committer);
-    insist("commit", async || committer.commit(&offsets, "a hint").await).await;
+    insist("commit", async || committer.commit(&offsets).await).await;
     drop(reading);
 
     let mut again = Reading::open(source, 0, patience).await;
     for assigned in assignment(&mut again).await.partitions {
         if let Some(committed) = assigned.committed {
             let partition = &assigned.partition;
-            assert_eq!(committed.offset, offsets[partition], "what is committed for {partition}");
+            assert_eq!(
+                committed.offset, offsets[partition].offset,
+                "what is committed for {partition}"
+            );
             assert!(
                 committed.hint.is_empty() || committed.hint == "a hint",
                 "{partition}: the hint comes back as {:?}",

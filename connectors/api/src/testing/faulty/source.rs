@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use super::{Fate, Faults};
 use crate::{
-    Event, OffsetCommitter, Offsets, OpenSource, Result, Source, SourceContext, SourceReader,
-    Start, Stream,
+    CommittedOffsets, Event, OffsetCommitter, OpenSource, Result, Source, SourceContext,
+    SourceReader, Start, Stream,
 };
 
 /// A source whose calls fail as [`Faults`] has it.
@@ -100,7 +100,7 @@ impl FaultyOffsetCommitter {
 
 #[async_trait]
 impl OffsetCommitter for FaultyOffsetCommitter {
-    async fn commit(&self, offsets: &Offsets, hint: &str) -> Result<()> {
-        self.faults.around("offsets.commit", self.inner.commit(offsets, hint)).await
+    async fn commit(&self, offsets: &CommittedOffsets) -> Result<()> {
+        self.faults.around("offsets.commit", self.inner.commit(offsets)).await
     }
 }

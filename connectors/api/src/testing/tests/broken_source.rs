@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::testing::MemorySource;
 use crate::{
-    Assignment, Coverage, Event, OffsetCommitter, Offsets, OpenSource, Result, Source,
+    Assignment, CommittedOffsets, Coverage, Event, OffsetCommitter, OpenSource, Result, Source,
     SourceContext, SourceReader, Start,
 };
 
@@ -83,9 +83,10 @@ struct OneMore(Arc<dyn OffsetCommitter>);
 
 #[async_trait]
 impl OffsetCommitter for OneMore {
-    async fn commit(&self, offsets: &Offsets, hint: &str) -> Result<()> {
-        let more = offsets.iter().map(|(partition, offset)| (partition.clone(), offset + 1));
-        self.0.commit(&more.collect(), hint).await
+    async fn commit(&self, offsets: &CommittedOffsets) -> Result<()> {
+        let mut more = offsets.clone();
+        more.values_mut().for_each(|committed| committed.offset += 1);
+        self.0.commit(&more).await
     }
 }
 

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use crate::testing::{Handover, MemberId, MemoryLog, MemorySource, coordinates};
 use crate::{
-    Assignment, Coverage, ErrorKind, Event, OpenSource, Revocation, Source, SourceContext,
-    SourceReader, Start, TopicPartition,
+    Assignment, CommittedOffset, Coverage, ErrorKind, Event, OpenSource, Revocation, Source,
+    SourceContext, SourceReader, Start, TopicPartition,
 };
 
 fn part(number: i32) -> TopicPartition {
@@ -257,10 +257,10 @@ async fn offsets_are_committed_with_their_hint() {
     let (source, log) = filled(MemorySource::new(), 1, 3);
     let opened = open(&source, 0).await;
     log.fail_commits(1, true);
-    let offsets = [(part(0), 2)].into();
-    assert!(opened.committer.commit(&offsets, "h").await.is_err());
+    let offsets = [(part(0), CommittedOffset { offset: 2, hint: "h".into() })].into();
+    assert!(opened.committer.commit(&offsets).await.is_err());
     assert!(log.committed().is_empty());
-    opened.committer.commit(&offsets, "h").await.unwrap();
+    opened.committer.commit(&offsets).await.unwrap();
     assert_eq!(log.committed()[&part(0)].hint, "h");
     let mut reader = opened.reader;
     let committed = assigned(&mut *reader).await.partitions[0].committed.clone().unwrap();
