@@ -28,6 +28,15 @@ pub fn data_files(store: &Store) -> BoxStream<'static, Result<Entry>> {
     store.list("").try_filter(|entry| std::future::ready(names::is_data(&entry.path))).boxed()
 }
 
+/// What a data file says about itself, and what its format says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// What we wrote into it, or beside it.
+    pub footer: FileFooter,
+    /// How many rows it has, where the format itself tells.
+    pub rows: Option<u64>,
+}
+
 /// What a data file says about itself; nothing when no pipeline of Tidelock has
 /// written it, or, for files without a footer inside, not `pipeline`.
 ///
@@ -39,16 +48,30 @@ pub async fn read_footer(
     pipeline: &str,
     entry: &Entry,
 ) -> Result<Option<FileFooter>> {
+    Ok(describe(store, pipeline, entry).await?.map(|described| described.footer))
+}
+
+/// The same as [`read_footer`], and the rows that the format counts; for the
+/// same requests.
+///
+/// # Errors
+/// As [`read_footer`].
+pub async fn describe(store: &Store, pipeline: &str, entry: &Entry) -> Result<Option<Described>> {
     if !is_parquet(&entry.path) {
         let sidecar = store.get(&names::sidecar(pipeline, &entry.path)).await?;
-        return sidecar.map(|json| FileFooter::parse(&json, &entry.path)).transpose();
+        let footer = sidecar.map(|json| FileFooter::parse(&json, &entry.path)).transpose()?;
+        return Ok(footer.map(|footer| Described { footer, rows: None }));
     }
     let metadata = read_metadata(store, entry).await?;
-    let entries = metadata.file_metadata().key_value_metadata();
-    let document = entries
+    let metadata = metadata.file_metadata();
+    let document = metadata
+        .key_value_metadata()
         .and_then(|entries| entries.iter().find(|entry| entry.key == PARQUET_KEY))
         .and_then(|entry| entry.value.as_ref());
-    document.map(|json| FileFooter::parse(json.as_bytes(), &entry.path)).transpose()
+    let footer =
+        document.map(|json| FileFooter::parse(json.as_bytes(), &entry.path)).transpose()?;
+    let rows = u64::try_from(metadata.num_rows()).ok();
+    Ok(footer.map(|footer| Described { footer, rows }))
 }
 
 fn is_parquet(path: &str) -> bool {
