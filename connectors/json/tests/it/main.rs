@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say so")]
 
+mod comparison;
 mod errors;
+mod events;
 mod schema;
 mod types;
 
