@@ -253,10 +253,11 @@ impl<T> Drop for Owned<'_, T> {
     }
 }
 
-/// The ids of topics, in the order of `topics`; none for a topic that has none,
-/// and nothing at all where the broker does not answer in time.
+/// The ids of topics, by name; none for a topic that has none, and nothing at
+/// all where the broker does not answer in time.
 pub(crate) fn topic_ids<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
+    broker: i32,
     topics: &[&str],
     timeout: Duration,
 ) -> Option<Vec<(String, Option<String>)>> {
@@ -287,6 +288,9 @@ pub(crate) fn topic_ids<C: ConsumerContext>(
             text.as_mut_ptr(),
             text.len(),
         );
+        // Any broker can tell; otherwise librdkafka looks for the controller,
+        // which a consumer often does not know.
+        sys::rd_kafka_AdminOptions_set_broker(options.get(), broker, text.as_mut_ptr(), text.len());
         sys::rd_kafka_DescribeTopics(client, collection.get(), options.get(), queue.get());
         let event = Owned::new(
             sys::rd_kafka_queue_poll(queue.get(), timeout_ms),

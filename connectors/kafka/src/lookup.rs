@@ -26,6 +26,9 @@ use crate::outbox::Outbox;
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the question for topic ids may take, which can do without an answer.
+const ID_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The pause before a question is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -223,5 +226,13 @@ fn topic_ids(
     let mut topics: Vec<&str> = partitions.iter().map(|partition| &*partition.topic).collect();
     topics.sort_unstable();
     topics.dedup();
-    ffi::topic_ids(consumer, &topics, TIMEOUT).unwrap_or_default().into_iter().collect()
+    let broker = consumer
+        .fetch_metadata(topics.first().copied(), ID_TIMEOUT)
+        .ok()
+        .and_then(|metadata| metadata.brokers().first().map(|broker| broker.id()));
+    broker
+        .and_then(|broker| ffi::topic_ids(consumer, broker, &topics, ID_TIMEOUT))
+        .unwrap_or_default()
+        .into_iter()
+        .collect()
 }
