@@ -1,6 +1,7 @@
 //! JSON, one object per line, by the writer of `arrow-json`.
 //!
-//! A value that is null is left out, as readers of JSON lines expect. A time
+//! A value that is null is left out, as readers of JSON lines expect; where
+//! there are maps it is written, or a key without a value would be lost. A time
 //! with a named time zone is written in UTC, which is the same instant: the
 //! names would need the database of time zones.
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
-use arrow::json::LineDelimitedWriter;
+use arrow::json::writer::{LineDelimited, WriterBuilder};
 use bytes::Bytes;
 use flate2::write::GzEncoder;
 use tidelock_connector::{Error, Result};
@@ -80,7 +81,11 @@ impl Write for Output {
 impl Encoder for JsonEncoder {
     fn write(&mut self, records: &RecordBatch) -> Result<()> {
         let records = in_utc(records)?;
-        LineDelimitedWriter::new(&mut self.output).write(&records).map_err(failed)
+        let maps = records.schema().fields().iter().any(|field| holds_map(field.data_type()));
+        let mut writer = WriterBuilder::new()
+            .with_explicit_nulls(maps)
+            .build::<_, LineDelimited>(&mut self.output);
+        writer.write(&records).map_err(failed)
     }
 
     fn ready(&mut self, at_least: usize) -> Vec<Bytes> {
@@ -116,6 +121,17 @@ impl Encoder for JsonEncoder {
             Output::Zstd(encoder) => encoder.finish().map_err(failed)?,
         });
         Ok(())
+    }
+}
+
+fn holds_map(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Map(..) => true,
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            holds_map(item.data_type())
+        }
+        DataType::Struct(fields) => fields.iter().any(|field| holds_map(field.data_type())),
+        _ => false,
     }
 }
 

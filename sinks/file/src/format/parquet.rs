@@ -30,15 +30,21 @@ const LONG_TEXT_BYTES: usize = 20;
 /// Row groups do not become smaller than this for want of memory.
 const MIN_ROW_GROUP_BYTES: usize = 1 << 20;
 
+/// What a column holds beside its bytes: a compressor and small buffers.
+const COLUMN_OVERHEAD: usize = 128 << 10;
+
 pub(super) struct ParquetEncoder {
     writer: ArrowWriter<Pieces>,
+    columns: usize,
 }
 
 impl ParquetEncoder {
     pub(super) fn new(schema: SchemaRef, properties: &WriterPropertiesPtr) -> Result<Self> {
         let properties = WriterProperties::clone(properties);
-        let writer = ArrowWriter::try_new(Pieces::default(), schema, Some(properties));
-        Ok(Self { writer: writer.map_err(failed)? })
+        let columns = ArrowSchemaConverter::new().convert(&schema).map_err(failed)?.num_columns();
+        let writer =
+            ArrowWriter::try_new(Pieces::default(), schema, Some(properties)).map_err(failed)?;
+        Ok(Self { writer, columns })
     }
 }
 
@@ -56,7 +62,13 @@ impl Encoder for ParquetEncoder {
     }
 
     fn memory(&self) -> usize {
-        self.writer.memory_size() + self.writer.inner().held()
+        // `memory_size` counts a megabyte that is reserved and never touched for
+        // every delta-encoded column, so twenty small files would look full.
+        let open = match self.writer.in_progress_rows() {
+            0 => 0,
+            _ => self.writer.in_progress_size() + self.columns * COLUMN_OVERHEAD,
+        };
+        open + self.writer.inner().held()
     }
 
     fn file_size(&self) -> u64 {
