@@ -1,10 +1,15 @@
 #![doc = include_str!("../README.md")]
 
 pub mod checkpoint;
+pub mod config;
 mod pipeline;
 mod progress;
+#[cfg(feature = "file")]
+pub mod verify;
 mod worker;
 
+#[doc(hidden)]
+pub use pipeline::Simulated;
 pub use pipeline::{Pipeline, PipelineBuilder, State, defaults, shutdown_on_ctrl_c};
 pub use progress::{Progress, Report, SinkProgress};
 pub use tidelock_connector as connector;
