@@ -172,8 +172,9 @@ fn mirror(
         if hint.sequence > record.sequence {
             return Err(record_lost(assigned, committed));
         }
-        // An older commit of ours: the next one repairs it.
-        if committed.offset <= cursor {
+        // An older commit of ours: the next one repairs it. It lies above the
+        // cursor when the cursor was rewound since.
+        if committed.offset <= cursor || was_rewound(record, assigned, committed.offset) {
             return Ok(None);
         }
     }
@@ -195,6 +196,11 @@ fn mirror(
         .at(&assigned.partition)
         .offset(committed.offset)),
     }
+}
+
+fn was_rewound(record: &Record, assigned: &AssignedPartition, from: i64) -> bool {
+    let state = record.partition(&assigned.partition);
+    state.is_some_and(|state| state.rewinds.iter().any(|r| r.from < from && from <= r.to))
 }
 
 fn record_lost(assigned: &AssignedPartition, committed: &CommittedOffset) -> Error {
@@ -270,6 +276,21 @@ mod tests {
         assert_eq!(case(50, &ours(11, 50), Stop), Err(ErrorKind::DataLoss), "record is older");
         let other = Hint { pipeline: "q", sequence: 1, offset: 50 }.to_string();
         assert_eq!(case(50, &other, Ignore), Err(ErrorKind::Conflict));
+    }
+
+    #[test]
+    fn a_commit_from_before_a_rewind_is_repaired() {
+        let mut record = record(20);
+        let state = record.partition_mut(&TopicPartition::new("t", 0)).unwrap();
+        state.rewinds.push(super::super::record::Rewind { from: 20, to: 50, epoch: 3 });
+        let case = |sequence, offset| {
+            let hint = Hint { pipeline: "p", sequence, offset }.to_string();
+            let assigned = assigned(0, Some((offset, &hint)));
+            plan(&record, &assigned, sinks(), OnExternalReset::Stop).map(|claim| claim.rewind_to)
+        };
+        assert_eq!(case(9, 50).unwrap(), None);
+        assert_eq!(case(9, 51).unwrap_err().kind(), ErrorKind::DataLoss, "never ours");
+        assert_eq!(case(11, 50).unwrap_err().kind(), ErrorKind::DataLoss, "record is older");
     }
 
     #[test]

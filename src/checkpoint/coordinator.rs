@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tidelock_connector::{
-    Barrier, Committable, Coverage, Error, ErrorKind, Incarnation, OffsetSet, Offsets, Result,
-    TopicPartition,
+    Barrier, Committable, Coverage, Error, ErrorKind, Incarnation, OffsetRange, OffsetSet, Offsets,
+    Result, TopicPartition,
 };
 
 use super::change::{Advance, Move};
@@ -48,8 +48,19 @@ pub struct Prepared {
     /// The cursors to move, and what to clear on the way. The pending sets are
     /// still to be added: they may have to be filed away first.
     pub advance: Advance,
-    /// The committables of each sink that has any.
-    pub sets: Vec<(SetId, Vec<TopicPartition>, Vec<Committable>)>,
+    /// The commit set of each sink that has one.
+    pub sets: Vec<PreparedSet>,
+}
+
+/// What one sink has prepared at one barrier.
+#[derive(Debug)]
+pub struct PreparedSet {
+    /// Names it.
+    pub id: SetId,
+    /// What it accounts for.
+    pub partitions: BTreeMap<TopicPartition, OffsetRange>,
+    /// What is to be made visible.
+    pub files: Vec<Committable>,
 }
 
 /// What is to be done when a checkpoint is done.
@@ -76,7 +87,7 @@ struct UnderWay {
     /// Sinks that have not prepared yet.
     waiting: BTreeSet<Arc<str>>,
     moves: Vec<Move>,
-    sets: Vec<(SetId, Vec<TopicPartition>, Vec<Committable>)>,
+    sets: Vec<PreparedSet>,
     phase: Phase,
     /// Where each partition stands when this checkpoint is done.
     offsets: Offsets,
@@ -275,10 +286,13 @@ impl Coordinator {
             let partitions = entry
                 .moves
                 .iter()
-                .filter(|step| step.cursors.contains_key(&**sink))
-                .map(|step| step.partition.clone())
+                .filter_map(|step| {
+                    let (begin, end) = step.cursors.get(&**sink)?;
+                    let range = OffsetRange { from: begin.filed_to, to: end.filed_to };
+                    Some((step.partition.clone(), range))
+                })
                 .collect();
-            entry.sets.push((id, partitions, files));
+            entry.sets.push(PreparedSet { id, partitions, files });
         }
     }
 

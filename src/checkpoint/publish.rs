@@ -131,7 +131,8 @@ impl Publisher {
 }
 
 fn lost(set: &PendingSet, file: &Committable) -> Error {
-    let partitions = set.partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let offsets: Vec<_> =
+        set.partitions.iter().map(|(partition, range)| format!("{partition} {range}")).collect();
     Error::new(
         ErrorKind::DataLoss,
         "lost prepared data: the checkpoint is committed, and neither the staged bytes nor the \
@@ -142,7 +143,7 @@ fn lost(set: &PendingSet, file: &Committable) -> Error {
     .with("rows", file.rows)
     .with("incarnation", set.id.incarnation)
     .with("checkpoint", set.id.checkpoint)
-    .with("partitions", partitions)
+    .with("offsets", offsets.join(", "))
 }
 
 /// Jitter that follows the name, so that a replay waits as long.

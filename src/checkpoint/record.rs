@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tidelock_connector::{
-    Committable, Error, ErrorKind, Incarnation, OffsetSet, Result, TopicPartition,
+    Committable, Error, ErrorKind, Incarnation, OffsetRange, OffsetSet, Result, TopicPartition,
 };
 
 /// The format that this version writes. A record with a larger one is refused.
@@ -38,6 +38,10 @@ pub struct Record {
     /// What is committed and perhaps not yet visible.
     #[serde(default)]
     pub pending: Vec<PendingSet>,
+    /// Committed sets that were given up because their files were lost; what
+    /// they accounted for was read again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<LostSet>,
     /// A bounded run under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<BoundedRun>,
@@ -104,7 +108,8 @@ impl Cursor {
 pub struct Rewind {
     /// The new cursor.
     pub from: i64,
-    /// The cursor that it replaced.
+    /// Backward: the largest cursor that it replaced. Forward: up to where the
+    /// coverage stands in files.
     pub to: i64,
     /// The epoch that the move raised the partition to.
     pub epoch: u64,
@@ -116,10 +121,22 @@ pub struct PendingSet {
     /// Whose set it is.
     #[serde(flatten)]
     pub id: SetId,
-    /// The partitions that it covers.
-    pub partitions: Vec<TopicPartition>,
+    /// What it accounts for of each partition.
+    #[serde(with = "by_topic")]
+    pub partitions: BTreeMap<TopicPartition, OffsetRange>,
     /// What is to be made visible.
     pub files: Files,
+}
+
+/// A committed set whose files were lost before all of them were visible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostSet {
+    /// Whose set it was.
+    #[serde(flatten)]
+    pub id: SetId,
+    /// What it accounted for of each partition.
+    #[serde(with = "by_topic")]
+    pub partitions: BTreeMap<TopicPartition, OffsetRange>,
 }
 
 /// Names a commit set: all that one sink closed at one barrier.
@@ -173,6 +190,7 @@ impl Record {
             incarnations: BTreeMap::new(),
             topics: BTreeMap::new(),
             pending: Vec::new(),
+            lost: Vec::new(),
             run: None,
         }
     }
@@ -319,8 +337,14 @@ mod tests {
         );
         record.pending.push(PendingSet {
             id: SetId { sink: "lake".into(), incarnation: life, checkpoint: 9 },
-            partitions: vec![TopicPartition::new("orders", 2)],
+            partitions: [(TopicPartition::new("orders", 2), OffsetRange { from: 10, to: 12 })]
+                .into(),
             files: Files::Spilled { object: "x".into(), sha256: "00".into(), count: 2 },
+        });
+        record.lost.push(LostSet {
+            id: SetId { sink: "lake".into(), incarnation: life, checkpoint: 8 },
+            partitions: [(TopicPartition::new("orders", 2), OffsetRange { from: 5, to: 10 })]
+                .into(),
         });
         record.run = Some(BoundedRun {
             id: "r".into(),

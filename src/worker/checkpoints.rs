@@ -9,7 +9,7 @@ use super::sinks::{SinkReport, panicked};
 use super::{Failure, Worker};
 use crate::checkpoint::backoff::Backoff;
 use crate::checkpoint::change::Change;
-use crate::checkpoint::coordinator::Prepared;
+use crate::checkpoint::coordinator::{Prepared, PreparedSet};
 use crate::checkpoint::publish::file_away;
 use crate::checkpoint::record::{Files, PendingSet, SetId};
 use crate::checkpoint::swap::SwapOutcome;
@@ -96,7 +96,7 @@ impl Life {
         let seed = self.shared.settings.seed;
         self.tasks.spawn(async move {
             let outcome = async {
-                for (id, partitions, files) in sets {
+                for PreparedSet { id, partitions, files } in sets {
                     let files = file_away_patiently(&swaps, &id, files, seed).await?;
                     advance.pending.push(PendingSet { id, partitions, files });
                 }

@@ -96,7 +96,7 @@ impl Life {
         let owners: std::collections::BTreeSet<_> =
             record.partitions().map(|(_, state)| state.owner).collect();
         for set in &record.pending {
-            let ours = partitions.iter().any(|p| set.partitions.contains(&p.partition));
+            let ours = partitions.iter().any(|p| set.partitions.contains_key(&p.partition));
             let abandoned = !owners.contains(&set.id.incarnation);
             if !(ours || abandoned) || set.id.incarnation == self.coordinator.incarnation() {
                 continue;
