@@ -8,13 +8,13 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientConfigKey, CopyMode, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, CopyMode, RetryConfig};
 use serde::{Deserialize, Serialize};
 use tidelock_connector::{Error, Result};
 
 use crate::error::Cause;
 use crate::local::Local;
-use crate::object::Object;
+use crate::object::{Multipart, Object};
 use crate::store::Backend;
 
 /// A store: its URL and the options of its client.
@@ -89,7 +89,10 @@ pub(crate) fn open(config: &StoreConfig) -> Result<(String, Backend)> {
         }
         "memory" => {
             let (name, prefix) = split(rest.trim_start_matches('/'));
-            let mut backend = Object::new(memory(name), prefix_path(url, prefix)?);
+            let store = memory(name);
+            let multipart = Multipart(Arc::clone(&store) as _);
+            let mut backend = Object::new(store, prefix_path(url, prefix)?);
+            backend.multipart = Some(multipart);
             backend.copy_mode = CopyMode::Create;
             Ok((url.to_owned(), Backend::Object(backend)))
         }
@@ -126,11 +129,11 @@ fn local(folder: PathBuf) -> Result<(String, Backend)> {
 }
 
 /// Stores in memory live as long as the process, under their names.
-fn memory(name: &str) -> Arc<dyn ObjectStore> {
+fn memory(name: &str) -> Arc<InMemory> {
     static STORES: Mutex<Option<HashMap<String, Arc<InMemory>>>> = Mutex::new(None);
     let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
     let stores = stores.get_or_insert_with(HashMap::new);
-    Arc::clone(stores.entry(name.to_owned()).or_default()) as Arc<dyn ObjectStore>
+    Arc::clone(stores.entry(name.to_owned()).or_default())
 }
 
 /// Short, because the runtime tries again by itself, and knows how long.
@@ -205,9 +208,11 @@ fn s3(url: &str, bucket: &str, prefix: Path, options: &StorageOptions) -> Result
     .into_iter()
     .any(|key| value(key).is_some());
 
-    let store = builder.clone().with_retry(retry()).build().map_err(invalid(url))?;
+    let store = Arc::new(builder.clone().with_retry(retry()).build().map_err(invalid(url))?);
     let once = builder.with_retry(no_retry()).build().map_err(invalid(url))?;
-    let mut object = Object::with_conditional(Arc::new(store), Arc::new(once), prefix);
+    let multipart = Multipart(Arc::clone(&store) as _);
+    let mut object = Object::with_conditional(store, Arc::new(once), prefix);
+    object.multipart = Some(multipart);
     object.endpoint = endpoint;
     if !has_credentials {
         object.hint = Some(
@@ -239,9 +244,11 @@ fn gcs(url: &str, rest: &str, options: &StorageOptions) -> Result<(String, Backe
     if let Some(file) = &options.service_account {
         builder = builder.with_service_account_path(file);
     }
-    let store = builder.clone().with_retry(retry()).build().map_err(invalid(url))?;
+    let store = Arc::new(builder.clone().with_retry(retry()).build().map_err(invalid(url))?);
     let once = builder.with_retry(no_retry()).build().map_err(invalid(url))?;
-    let mut object = Object::with_conditional(Arc::new(store), Arc::new(once), prefix);
+    let multipart = Multipart(Arc::clone(&store) as _);
+    let mut object = Object::with_conditional(store, Arc::new(once), prefix);
+    object.multipart = Some(multipart);
     object.endpoint.clone_from(&options.endpoint);
     object.copy_mode = CopyMode::Create;
     Ok((url.trim_end_matches('/').to_owned(), Backend::Object(object)))
@@ -273,9 +280,11 @@ fn azure(url: &str, rest: &str, options: &StorageOptions) -> Result<(String, Bac
     if let Some(account) = &options.account {
         builder = builder.with_account(account);
     }
-    let store = builder.clone().with_retry(retry()).build().map_err(invalid(url))?;
+    let store = Arc::new(builder.clone().with_retry(retry()).build().map_err(invalid(url))?);
     let once = builder.with_retry(no_retry()).build().map_err(invalid(url))?;
-    let mut object = Object::with_conditional(Arc::new(store), Arc::new(once), prefix);
+    let multipart = Multipart(Arc::clone(&store) as _);
+    let mut object = Object::with_conditional(store, Arc::new(once), prefix);
+    object.multipart = Some(multipart);
     object.endpoint.clone_from(&options.endpoint);
     object.copy_mode = CopyMode::Create;
     Ok((url.trim_end_matches('/').to_owned(), Backend::Object(object)))

@@ -35,5 +35,5 @@ mod versioned;
 pub use config::{StorageOptions, StoreConfig};
 pub use object_store;
 pub use stage::StagedWriter;
-pub use store::{Entry, Published, Store};
+pub use store::{Beneath, Entry, Published, Store};
 pub use versioned::{Version, Versioned};

@@ -33,6 +33,11 @@ impl Local {
         Self { root: root.into() }
     }
 
+    /// The folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The file of a relative path, which cannot lead out of the folder.
     pub(crate) fn file(&self, path: &str) -> Result<PathBuf> {
         let key = object_store::path::Path::parse(path)

@@ -1,10 +1,12 @@
 //! Object stores, through `object_store`.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{CopyMode, CopyOptions, Error as StoreError, ObjectStore, ObjectStoreExt};
 use tidelock_connector::{Error, Result};
@@ -19,6 +21,8 @@ pub(crate) struct Object {
     pub(crate) store: Arc<dyn ObjectStore>,
     /// The same store with a client that sends each request once.
     pub(crate) once: Arc<dyn ObjectStore>,
+    /// Uploads in parts by their plain ids, where the provider is known.
+    pub(crate) multipart: Option<Multipart>,
     prefix: Path,
     /// Whether a copy may replace something. S3 knows no other copy, so that
     /// there a second publisher copies the same bytes again.
@@ -27,6 +31,16 @@ pub(crate) struct Object {
     pub(crate) endpoint: Option<String>,
     /// What to say when the store cannot be reached.
     pub(crate) hint: Option<&'static str>,
+}
+
+/// A store that takes uploads in parts.
+#[derive(Clone)]
+pub(crate) struct Multipart(pub(crate) Arc<dyn MultipartStore>);
+
+impl fmt::Debug for Multipart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Multipart")
+    }
 }
 
 impl Object {
@@ -41,7 +55,7 @@ impl Object {
         prefix: Path,
     ) -> Self {
         let copy_mode = CopyMode::Overwrite;
-        Self { store, once, prefix, copy_mode, endpoint: None, hint: None }
+        Self { store, once, multipart: None, prefix, copy_mode, endpoint: None, hint: None }
     }
 
     /// The key of `path`.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use object_store::ObjectStore;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use tidelock_connector::{Error, ErrorKind, Result};
 
@@ -34,6 +35,21 @@ struct Inner {
 pub(crate) enum Backend {
     Local(Local),
     Object(Object),
+}
+
+/// What a [`Store`] stands upon, for whoever examines it. Keys and paths are
+/// those of the provider: [`Store::key`] makes them.
+#[non_exhaustive]
+pub enum Beneath {
+    /// A local folder.
+    Folder(std::path::PathBuf),
+    /// An object store.
+    Object {
+        /// The provider's client, which tries requests again by itself.
+        store: Arc<dyn ObjectStore>,
+        /// Uploads in parts by their plain ids, where the provider is known.
+        multipart: Option<Arc<dyn MultipartStore>>,
+    },
 }
 
 /// One object of a listing.
@@ -87,6 +103,29 @@ impl Store {
     /// The URL, in a form that opens the same store again.
     pub fn url(&self) -> &str {
         &self.inner.url
+    }
+
+    /// What the store stands upon.
+    pub fn beneath(&self) -> Beneath {
+        match self.backend() {
+            Backend::Local(local) => Beneath::Folder(local.root().to_owned()),
+            Backend::Object(object) => Beneath::Object {
+                store: Arc::clone(&object.store),
+                multipart: object.multipart.as_ref().map(|multipart| Arc::clone(&multipart.0)),
+            },
+        }
+    }
+
+    /// The provider's key of `path`; in a local folder, `path` itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when it cannot be one.
+    pub fn key(&self, path: &str) -> Result<Path> {
+        match self.backend() {
+            Backend::Local(_) => Path::parse(path)
+                .map_err(|e| Error::config("not a valid path").object(path).source(e)),
+            Backend::Object(object) => object.key(path),
+        }
     }
 
     pub(crate) fn backend(&self) -> &Backend {
