@@ -18,6 +18,8 @@ pub mod change;
 pub mod claim;
 pub mod collect;
 pub mod coordinator;
+#[doc(hidden)]
+pub mod mutation;
 pub mod publish;
 pub mod record;
 pub mod store;

@@ -19,7 +19,7 @@ use super::store::RecordStore;
 use super::swap::Swaps;
 
 /// Committables of at most this many encoded bytes per set stay in the record.
-const INLINE_BYTES: usize = 64 * 1024;
+pub(crate) const INLINE_BYTES: usize = 64 * 1024;
 /// How many files of one set are published at once.
 const PARALLEL: usize = 8;
 /// How long missing bytes may stay missing before they count as lost.
@@ -159,10 +159,11 @@ pub async fn file_away(
     store: &dyn RecordStore,
     id: &SetId,
     files: Vec<Committable>,
+    inline_bytes: usize,
 ) -> Result<Files> {
     let bytes = serde_json::to_vec(&files)
         .map_err(|e| Error::new(ErrorKind::Other, "cannot encode committables").source(e))?;
-    if bytes.len() <= INLINE_BYTES {
+    if bytes.len() <= inline_bytes {
         return Ok(Files::Inline(files));
     }
     let object = format!("pending/{}-{}-{}.json", id.incarnation, id.checkpoint, id.sink);

@@ -11,6 +11,8 @@ use tidelock_store::StoreConfig;
 use super::{Pipeline, defaults};
 use crate::checkpoint::claim::OnExternalReset;
 use crate::checkpoint::coordinator::SinkRoute;
+use crate::checkpoint::publish::INLINE_BYTES;
+use crate::checkpoint::store::RecordStore;
 use crate::progress::{Progress, Report};
 use crate::worker::{Settings, TransformFactory};
 
@@ -34,6 +36,20 @@ pub(super) struct Parts {
     pub(super) state: State,
     pub(super) settings: Settings,
     pub(super) until_end: bool,
+    pub(super) simulated: Option<Simulated>,
+}
+
+/// The ports of a pipeline that runs in a simulator: everything that would
+/// differ from one run to the next.
+#[doc(hidden)]
+#[derive(Clone)]
+pub struct Simulated {
+    /// Where the record lives; it is used as it is, without being tried.
+    pub record: Arc<dyn RecordStore>,
+    /// What incarnations and jitter follow. No two processes may share it.
+    pub seed: u64,
+    /// Committables above this many bytes go beside the record.
+    pub inline_bytes: usize,
 }
 
 /// Declares a pipeline; see [`Pipeline::builder`].
@@ -45,6 +61,7 @@ pub struct PipelineBuilder {
     state: State,
     settings: Settings,
     until_end: bool,
+    simulated: Option<Simulated>,
 }
 
 impl PipelineBuilder {
@@ -63,8 +80,10 @@ impl PipelineBuilder {
                 on_external_reset: OnExternalReset::Stop,
                 retry_limit: None,
                 seed: rand::random(),
+                inline_bytes: INLINE_BYTES,
             },
             until_end: false,
+            simulated: None,
         }
     }
 
@@ -184,6 +203,16 @@ impl PipelineBuilder {
         self
     }
 
+    /// Runs on simulated ports.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn simulated(mut self, simulated: Simulated) -> Self {
+        self.settings.seed = simulated.seed;
+        self.settings.inline_bytes = simulated.inline_bytes;
+        self.simulated = Some(simulated);
+        self
+    }
+
     /// Checks the declaration.
     ///
     /// # Errors
@@ -222,6 +251,7 @@ impl PipelineBuilder {
                 state: self.state,
                 settings: self.settings,
                 until_end: self.until_end,
+                simulated: self.simulated,
             },
             progress: Arc::new(Progress::new()),
         })

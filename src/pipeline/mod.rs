@@ -4,19 +4,20 @@ mod builder;
 mod start;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tidelock_connector::{Error, ErrorKind, Guarantee, Result};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use builder::{PipelineBuilder, State};
+pub use builder::{PipelineBuilder, Simulated, State};
 
 use crate::checkpoint::publish::Publisher;
 use crate::checkpoint::store::RecordStore;
 use crate::checkpoint::swap::Swaps;
 use crate::progress::{Progress, Report};
-use crate::worker::{Shared, Worker, panicked};
+use crate::worker::{Lives, Shared, Worker, panicked};
 
 /// A pipeline that is ready to run.
 pub struct Pipeline {
@@ -92,6 +93,10 @@ impl Pipeline {
                 Guarantee::ExactlyOnce(committer) => Some((route.name.to_string(), committer)),
             })
             .collect();
+        let lives = match &parts.simulated {
+            Some(simulated) => Lives::Counted(AtomicU64::new(0), simulated.seed),
+            None => Lives::Random,
+        };
         let shared = Arc::new(Shared {
             pipeline: Arc::clone(&parts.name),
             source: Arc::clone(&parts.source),
@@ -102,8 +107,9 @@ impl Pipeline {
             settings: parts.settings.clone(),
             progress: Arc::clone(&self.progress),
             stop: stop.clone(),
-            run: parts.until_end.then(|| uuid::Uuid::new_v4().as_simple().to_string()),
+            run: parts.until_end.then(|| lives.next().to_string()),
             durable: parts.state != State::None,
+            lives,
         });
         let mut workers = JoinSet::new();
         for index in 0..parts.settings.workers {

@@ -73,6 +73,9 @@ pub(super) fn transformed_streams(parts: &Parts) -> Result<Vec<Arc<Stream>>> {
 
 /// Opens the record, and tells whether its store can keep the promise.
 pub(super) async fn open_record(parts: &Parts) -> Result<(Arc<dyn RecordStore>, String)> {
+    if let Some(simulated) = &parts.simulated {
+        return Ok((Arc::clone(&simulated.record), "simulated".to_owned()));
+    }
     let config = match &parts.state {
         State::None => {
             return Ok((Arc::new(MemoryRecord::default()), "none (at least once)".to_owned()));

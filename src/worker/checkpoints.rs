@@ -6,7 +6,7 @@ use tokio::task::JoinError;
 use super::claim::{spilled, swap_loop_gone};
 use super::life::{Life, Published};
 use super::sinks::{SinkReport, panicked};
-use super::{Failure, Worker};
+use super::{Failure, Settings, Worker};
 use crate::checkpoint::backoff::Backoff;
 use crate::checkpoint::change::Change;
 use crate::checkpoint::coordinator::{Prepared, PreparedSet};
@@ -93,11 +93,11 @@ impl Life {
         let swaps = self.shared.swaps.clone();
         let report = self.report.clone();
         let incarnation = self.coordinator.incarnation();
-        let seed = self.shared.settings.seed;
+        let settings = self.shared.settings.clone();
         self.tasks.spawn(async move {
             let outcome = async {
                 for PreparedSet { id, partitions, files } in sets {
-                    let files = file_away_patiently(&swaps, &id, files, seed).await?;
+                    let files = file_away_patiently(&swaps, &id, files, &settings).await?;
                     advance.pending.push(PendingSet { id, partitions, files });
                 }
                 let pending = advance.pending.clone();
@@ -236,11 +236,11 @@ async fn file_away_patiently(
     swaps: &crate::checkpoint::swap::Swaps,
     id: &SetId,
     files: Vec<Committable>,
-    seed: u64,
+    settings: &Settings,
 ) -> Result<Files> {
-    let mut backoff = Backoff::new(seed);
+    let mut backoff = Backoff::new(settings.seed);
     loop {
-        match file_away(swaps.store().as_ref(), id, files.clone()).await {
+        match file_away(swaps.store().as_ref(), id, files.clone(), settings.inline_bytes).await {
             Err(error) if error.is_retryable() => {
                 tracing::warn!(%error, "the list of files could not be written, trying again");
                 backoff.wait().await;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelock_connector::{
-    Batch, Committable, Coverage, Error, ErrorKind, Event, Incarnation, Revocation, SinkContext,
-    Stream, TopicPartition,
+    Batch, Committable, Coverage, Error, ErrorKind, Event, Revocation, SinkContext, Stream,
+    TopicPartition,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -69,7 +69,7 @@ impl Life {
 
     async fn begin(worker: &mut Worker) -> Result<Self, Failure> {
         let shared = Arc::clone(&worker.shared);
-        let incarnation = Incarnation::new();
+        let incarnation = shared.lives.next();
         let routes = shared.sinks.iter().map(|(route, _)| route.clone()).collect();
         let coordinator = Coordinator::new(incarnation, routes);
         let (sink_report, sink_reports) = mpsc::unbounded_channel();

@@ -25,11 +25,12 @@ mod sinks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidelock_connector::{
-    AssignedPartition, Assignment, Error, ErrorKind, Event, Identity, OffsetCommitter, Result,
-    Sink, Source, SourceContext, SourceReader, Start, TopicPartition, Transform,
+    AssignedPartition, Assignment, Error, ErrorKind, Event, Identity, Incarnation, OffsetCommitter,
+    Result, Sink, Source, SourceContext, SourceReader, Start, TopicPartition, Transform,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -66,6 +67,30 @@ pub(crate) struct Shared {
     pub(crate) run: Option<String>,
     /// Whether the record outlives the process.
     pub(crate) durable: bool,
+    /// Where new incarnations come from.
+    pub(crate) lives: Lives,
+}
+
+/// Where new incarnations come from.
+#[derive(Debug)]
+pub(crate) enum Lives {
+    /// Random: no two are ever the same.
+    Random,
+    /// Counted up from a number, so that a simulation repeats.
+    Counted(AtomicU64, u64),
+}
+
+impl Lives {
+    /// A new life.
+    pub(crate) fn next(&self) -> Incarnation {
+        match self {
+            Self::Random => Incarnation::new(),
+            Self::Counted(count, seed) => {
+                let number = u128::from(count.fetch_add(1, Ordering::Relaxed));
+                Incarnation::from_u128(u128::from(*seed) << 64 | number)
+            }
+        }
+    }
 }
 
 /// How a pipeline runs; see the builder for what each means.
@@ -78,6 +103,7 @@ pub(crate) struct Settings {
     pub(crate) on_external_reset: OnExternalReset,
     pub(crate) retry_limit: Option<u32>,
     pub(crate) seed: u64,
+    pub(crate) inline_bytes: usize,
 }
 
 /// Why a life ended without an error.
