@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 mod pipeline;
 mod progress;

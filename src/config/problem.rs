@@ -158,7 +158,7 @@ impl Problems {
 
     /// Turns offsets into lines and columns.
     pub(super) fn into_errors(mut self, path: &Path, text: &str) -> ConfigErrors {
-        self.found.sort_by(|(a, _), (b, _)| a.start.cmp(&b.start));
+        self.found.sort_by_key(|(span, _)| span.start);
         let found = std::mem::take(&mut self.found);
         let mistakes = found.into_iter().map(|(span, message)| self.mistake(text, &span, message));
         ConfigErrors { path: path.to_owned(), mistakes: mistakes.collect() }

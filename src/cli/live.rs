@@ -1,0 +1,151 @@
+//! What a run looks like while it goes on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use super::screen::SCREEN;
+use super::{figures, words};
+use crate::progress::{Progress, Report};
+
+/// Often enough to look alive, seldom enough to be read.
+const REDRAW: Duration = Duration::from_millis(250);
+/// Between two lines of the log, where nobody is looking.
+const LOG: Duration = Duration::from_secs(10);
+/// What "per second" refers to.
+const WINDOW: Duration = Duration::from_secs(3);
+
+/// Shows a run's progress for as long as it lives.
+pub(super) struct Live(JoinHandle<()>);
+
+impl Live {
+    /// Begins to show.
+    pub(super) fn start(name: &str, progress: Arc<Progress>, bounded: bool) -> Self {
+        let name = name.to_owned();
+        Self(tokio::spawn(async move {
+            if SCREEN.is_terminal() {
+                redraw(&name, &progress, bounded).await;
+            } else {
+                log(&progress).await;
+            }
+        }))
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.abort();
+        SCREEN.clear();
+    }
+}
+
+async fn redraw(name: &str, progress: &Progress, bounded: bool) {
+    let mut ticks = tokio::time::interval(REDRAW);
+    let mut speed = Speed::default();
+    loop {
+        ticks.tick().await;
+        let report = progress.report();
+        let rate = speed.see(report.records);
+        SCREEN.live(&line(name, &report, rate, figures::lag(), figures::open_files(), bounded));
+    }
+}
+
+async fn log(progress: &Progress) {
+    let mut ticks = tokio::time::interval(LOG);
+    ticks.tick().await;
+    let mut before = 0;
+    loop {
+        ticks.tick().await;
+        let report = progress.report();
+        let rate = words::rate(report.records - before, LOG);
+        before = report.records;
+        let files: u64 = report.sinks.values().map(|sink| sink.files).sum();
+        tracing::info!(
+            records = report.records,
+            records_per_second = rate,
+            lag = figures::lag(),
+            files,
+            checkpoints = report.checkpoints,
+            restarts = report.restarts,
+            "progress"
+        );
+    }
+}
+
+/// The records of the last seconds.
+#[derive(Default)]
+struct Speed(std::collections::VecDeque<(Instant, u64)>);
+
+impl Speed {
+    fn see(&mut self, records: u64) -> u64 {
+        let now = Instant::now();
+        self.0.push_back((now, records));
+        while self.0.len() > 2 && now.duration_since(self.0[1].0) >= WINDOW {
+            self.0.pop_front();
+        }
+        let (then, before) = self.0[0];
+        words::rate(records.saturating_sub(before), now.duration_since(then))
+    }
+}
+
+fn line(
+    name: &str,
+    report: &Report,
+    rate: u64,
+    lag: Option<u64>,
+    open: Option<u64>,
+    bounded: bool,
+) -> String {
+    let (bold, off) = SCREEN.colours("1");
+    let (dim, _) = SCREEN.colours("2");
+    let files: u64 = report.sinks.values().map(|sink| sink.files).sum();
+    let mut parts = vec![
+        format!("{bold}{}/s{off}", words::count(rate)),
+        words::counted(report.records, "record"),
+    ];
+    if let Some(lag) = lag {
+        parts.push(format!("{} behind", words::count(lag)));
+        if bounded && rate > 0 && lag > 0 {
+            parts.push(format!("{} to go", words::age(Duration::from_secs(lag / rate + 1))));
+        }
+    }
+    parts.push(match open {
+        Some(open) => format!("{} + {open} open", words::counted(files, "file")),
+        None => words::counted(files, "file"),
+    });
+    parts.push(match report.since_checkpoint {
+        Some(since) => format!("checkpoint {} ago", words::age(since)),
+        None => "no checkpoint yet".to_owned(),
+    });
+    if report.restarts > 0 {
+        let (yellow, _) = SCREEN.colours("33");
+        parts.push(format!("{yellow}{}{off}", words::counted(report.restarts, "restart")));
+    }
+    format!("{dim}{name}{off}  {}", parts.join(&format!(" {dim}·{off} ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::SinkProgress;
+
+    #[test]
+    fn the_line_says_what_is_known() {
+        let mut report = Progress::new().report();
+        assert_eq!(
+            line("p", &report, 0, None, None, true),
+            "p  0/s · 0 records · 0 files · no checkpoint yet"
+        );
+        report.records = 1_200_000;
+        report.restarts = 1;
+        report.since_checkpoint = Some(Duration::from_secs(4));
+        report.sinks.insert("s".to_owned(), SinkProgress { files: 42, rows: 1, bytes: 1 });
+        assert_eq!(
+            line("p", &report, 150_000, Some(900_000), Some(3), true),
+            "p  150,000/s · 1,200,000 records · 900,000 behind · 7 s to go · 42 files + 3 open \
+             · checkpoint 4 s ago · 1 restart"
+        );
+        assert!(!line("p", &report, 150_000, Some(900_000), Some(3), false).contains("to go"));
+    }
+}

@@ -1,0 +1,69 @@
+//! `tidelock verify`.
+
+use std::sync::Arc;
+
+use tidelock_connector::Error;
+use tidelock_store::{Store, StoreConfig};
+
+use super::{Exit, Failure, PipelineFile, words};
+use crate::checkpoint::store::{MemoryRecord, RecordStore, StoredRecord};
+use crate::config::Config;
+use crate::pipeline::State;
+use crate::verify::{Verdict, VerifyOptions};
+
+/// Prove from the files that every offset is there exactly once.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pipeline: PipelineFile,
+    /// Read the rows, too, and count them.
+    #[arg(long)]
+    deep: bool,
+    /// Print the verdict as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+pub(super) async fn verify(args: Args) -> Result<Exit, Failure> {
+    let config = args.pipeline.load()?;
+    let verdict = verdict_on(&config, args.deep).await?;
+    if args.json {
+        words::print_json(&verdict);
+    } else {
+        words::print(&format!("{}\n", verdict.to_string().trim_end()));
+    }
+    Ok(if verdict.ok { Exit::Done } else { Exit::No })
+}
+
+/// Looks at all files of a pipeline.
+pub(super) async fn verdict_on(config: &Config, deep: bool) -> Result<Verdict, Error> {
+    let mut options = VerifyOptions::new(config.name.as_str(), record(config).await?).deep(deep);
+    let mut files = false;
+    for sink in &config.sinks {
+        if let Some(file) = &sink.file {
+            file.store().check().await?;
+            options = options.sink(sink.name.as_str(), file.store().clone(), sink.topics.clone());
+            files = true;
+        }
+    }
+    if !files {
+        return Err(Error::config(
+            "the pipeline has no sink that writes files: nothing can be proved",
+        ));
+    }
+    crate::verify::verify(&options).await
+}
+
+async fn record(config: &Config) -> Result<Arc<dyn RecordStore>, Error> {
+    let store = match config.state() {
+        // Without a record only gaps between files can be seen.
+        State::None => return Ok(Arc::new(MemoryRecord::default())),
+        State::Store(config) => Store::open(&config)?,
+        State::WithSink => match config.sinks.iter().find_map(|sink| sink.file.as_ref()) {
+            Some(file) => file.store().clone(),
+            None => Store::open(&StoreConfig::new(""))?,
+        },
+    };
+    store.check().await?;
+    Ok(Arc::new(StoredRecord::new(store, &config.name)))
+}
