@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer as _;
+use rdkafka::metadata::MetadataBroker;
 use rdkafka::{Offset, TopicPartitionList};
 use tidelock_connector::{
     AssignedPartition, CommittedOffset, Error, ErrorKind, Result, TopicPartition,
@@ -229,7 +230,7 @@ fn topic_ids(
     let broker = consumer
         .fetch_metadata(topics.first().copied(), ID_TIMEOUT)
         .ok()
-        .and_then(|metadata| metadata.brokers().first().map(|broker| broker.id()));
+        .and_then(|metadata| metadata.brokers().first().map(MetadataBroker::id));
     broker
         .and_then(|broker| ffi::topic_ids(consumer, broker, &topics, ID_TIMEOUT))
         .unwrap_or_default()

@@ -201,7 +201,10 @@ impl Rows {
     ) -> Result<(RecordBatch, Vec<LaneRun>)> {
         let mut arrays: Vec<ArrayRef> = match &mut self.payload {
             Payload::Json(decoder) => decoder.finish()?.columns().to_vec(),
-            Payload::Raw(values) => vec![Arc::new(values.finish())],
+            Payload::Raw(values) => {
+                let next = BinaryBuilder::with_capacity(self.rows, self.bytes);
+                vec![Arc::new(std::mem::replace(values, next).finish())]
+            }
         };
         let runs = std::mem::take(&mut self.runs);
         let rows = std::mem::take(&mut self.rows);

@@ -72,7 +72,11 @@ impl Poller {
         }
         self.room = room;
         let slot = &mut self.slots[lane];
-        let waiting = slot.queue.as_ref().map_or(0, PartitionQueue::len);
+        // A queue that was empty a moment ago need not be asked again.
+        let waiting = match any {
+            true => slot.queue.as_ref().map_or(0, PartitionQueue::len),
+            false => 0,
+        };
         let left = waiting > 0 && slot.is_served();
         slot.stats.see(waiting, left, self.limits.queue_messages);
         (any, left)
