@@ -8,47 +8,69 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::json::ReaderBuilder;
 use tidelock_json::sample::{EventGenerator, schema};
 use tidelock_json::{JsonDecoder, JsonOptions};
 
-const EVENTS: usize = 200_000;
+const EVENTS: usize = 100_000;
 const BATCH: usize = 8_192;
 
 fn main() {
-    let rounds = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(7);
-    let (mut data, mut ends) = (Vec::new(), vec![0]);
-    let mut events = EventGenerator::new(7);
-    for _ in 0..EVENTS {
-        events.write_event(&mut data);
-        ends.push(data.len());
-    }
-    let messages: Vec<&[u8]> = ends.windows(2).map(|ends| &data[ends[0]..ends[1]]).collect();
-    println!("{EVENTS} events, {} bytes on average, batches of {BATCH}", data.len() / EVENTS);
-
-    let (mut ours, mut theirs) = (f64::INFINITY, f64::INFINITY);
-    for round in 1..=rounds {
-        let (us, them) = (time(&messages, decode), time(&messages, decode_with_arrow));
-        println!("round {round}: tidelock-json {us:.1} ns, arrow-json {them:.1} ns");
-        (ours, theirs) = (ours.min(us), theirs.min(them));
-    }
-    println!(
-        "best: tidelock-json {ours:.1} ns per message, arrow-json {theirs:.1} ns, ratio {:.2}",
-        theirs / ours
-    );
+    let rounds = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(15);
+    let compact = events();
+    let spaced: Vec<Vec<u8>> = compact.iter().map(|event| spaced(event)).collect();
+    let few = schema().project(&[0, 1, 4]).map(Arc::new).expect("three of the columns");
+    println!("{EVENTS} events, batches of {BATCH}, best of {rounds} rounds, ns per message");
+    println!("{:<34} {:>6} {:>9} {:>11} {:>6}", "", "bytes", "tidelock", "arrow-json", "ratio");
+    compare("as a serialiser writes them", &compact, &schema(), rounds);
+    compare("with spaces, as Python writes them", &spaced, &schema(), rounds);
+    compare("three columns of the eight", &compact, &few, rounds);
 }
 
-fn time(messages: &[&[u8]], decode: fn(&[&[u8]]) -> usize) -> f64 {
+fn events() -> Vec<Vec<u8>> {
+    let mut events = EventGenerator::new(7);
+    let event = |_| {
+        let mut event = Vec::new();
+        events.write_event(&mut event);
+        event
+    };
+    (0..EVENTS).map(event).collect()
+}
+
+fn spaced(event: &[u8]) -> Vec<u8> {
+    let event = String::from_utf8_lossy(event);
+    // No colon or comma stands within a string but those of the timestamp.
+    event.replace("\":", "\": ").replace(",\"", ", \"").into_bytes()
+}
+
+fn compare(name: &str, messages: &[Vec<u8>], schema: &SchemaRef, rounds: usize) {
+    let (mut ours, mut theirs) = (f64::INFINITY, f64::INFINITY);
+    let other = without_named_zone(schema);
+    for _ in 0..rounds {
+        ours = ours.min(time(messages, schema, decode));
+        theirs = theirs.min(time(messages, &other, decode_with_arrow));
+    }
+    let bytes = messages.iter().map(Vec::len).sum::<usize>() / messages.len();
+    let ratio = theirs / ours;
+    println!("{name:<34} {bytes:>6} {ours:>9.1} {theirs:>11.1} {ratio:>6.2}");
+}
+
+fn time(
+    messages: &[Vec<u8>],
+    schema: &SchemaRef,
+    decode: fn(&[Vec<u8>], &SchemaRef) -> usize,
+) -> f64 {
     let start = Instant::now();
-    let rows = decode(black_box(messages));
+    let rows = decode(black_box(messages), schema);
     let elapsed = start.elapsed();
     assert_eq!(rows, messages.len());
     elapsed.as_secs_f64() * 1e9 / rows as f64
 }
 
-fn decode(messages: &[&[u8]]) -> usize {
-    let mut decoder = JsonDecoder::new(schema(), JsonOptions::default()).expect("a good schema");
+fn decode(messages: &[Vec<u8>], schema: &SchemaRef) -> usize {
+    let mut decoder =
+        JsonDecoder::new(Arc::clone(schema), JsonOptions::default()).expect("a good schema");
     let batches = messages.chunks(BATCH).map(|chunk| {
         for message in chunk {
             decoder.decode(message).expect("a good event");
@@ -58,8 +80,8 @@ fn decode(messages: &[&[u8]]) -> usize {
     count(batches)
 }
 
-fn decode_with_arrow(messages: &[&[u8]]) -> usize {
-    let builder = ReaderBuilder::new(without_named_zone()).with_batch_size(BATCH);
+fn decode_with_arrow(messages: &[Vec<u8>], schema: &SchemaRef) -> usize {
+    let builder = ReaderBuilder::new(Arc::clone(schema)).with_batch_size(BATCH);
     let mut decoder = builder.build_decoder().expect("a good schema");
     let batches = messages.chunks(BATCH).map(|chunk| {
         for message in chunk {
@@ -75,12 +97,10 @@ fn count(batches: impl Iterator<Item = RecordBatch>) -> usize {
 }
 
 /// arrow-json knows `UTC` only with a zone database.
-fn without_named_zone() -> SchemaRef {
-    let schema = schema();
+fn without_named_zone(schema: &SchemaRef) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| match field.data_type() {
         DataType::Timestamp(unit, Some(_)) => {
-            let unit: TimeUnit = *unit;
-            let data_type = DataType::Timestamp(unit, Some("+00:00".into()));
+            let data_type = DataType::Timestamp(*unit, Some("+00:00".into()));
             Arc::new(Field::new(field.name(), data_type, field.is_nullable()))
         }
         _ => Arc::clone(field),

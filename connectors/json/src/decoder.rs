@@ -148,3 +148,22 @@ impl JsonDecoder {
         batch.map_err(|error| Error::new(ErrorKind::Schema, "decoded columns").source(error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_batch_takes_nothing_until_it_is_finished() {
+        let mut decoder =
+            JsonDecoder::new(crate::sample::schema(), JsonOptions::default()).unwrap();
+        let mut event = Vec::new();
+        crate::sample::EventGenerator::new(1).write_event(&mut event);
+        decoder.taken = MAX_BATCH_BYTES - event.len();
+        decoder.decode(&event).unwrap();
+        let refused = decoder.decode(&event).unwrap_err();
+        assert!(refused.is_full(), "{refused}");
+        assert_eq!(decoder.finish().unwrap().num_rows(), 1);
+        decoder.decode(&event).unwrap();
+    }
+}

@@ -18,7 +18,7 @@ const TAGS: [&str; 8] =
 /// 2026-01-01T00:00:00Z in milliseconds.
 const START_MS: u64 = 1_767_225_600_000;
 
-/// Writes shop events as JSON, about 235 bytes each, with eight fields that
+/// Writes shop events as JSON, about 230 bytes each, with eight fields that
 /// include a struct and a list.
 ///
 /// ```
@@ -47,7 +47,7 @@ impl EventGenerator {
         // Writing into a vector cannot fail.
         let _ = write!(
             out,
-            r#"{{"id":"{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}","ts":"{}","user":"customer-{:06}@example.com","#,
+            r#"{{"id":"{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}","ts":"{}","user":"customer-{:06}@mail.example.com","#,
             high >> 32,
             high >> 16 & 0xffff,
             high & 0xfff,
@@ -99,20 +99,20 @@ fn degrees(millionths: u64, zero: u64) -> String {
     format!("{sign}{}.{:06}", absolute / 1_000_000, absolute % 1_000_000)
 }
 
-/// RFC 3339 of a moment in the first quarter of 2026 or soon after.
+/// RFC 3339 of a moment.
 fn timestamp(ms: u64) -> String {
     let (days, rest) = (ms / 86_400_000, ms % 86_400_000);
-    // Howard Hinnant's `civil_from_days`, for years of this era.
-    let shifted = days + 719_468 - 4 * 146_097;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
+    // Howard Hinnant's `civil_from_days`: an era has 400 years, and the year
+    // begins in March, so that the leap day is its last one.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era =
         (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + (era + 4) * 400 + u64::from(month <= 2);
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1_000 % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", rest % 1_000)
 }
@@ -154,5 +154,53 @@ fn column(name: &str, type_name: &str, nullable: bool) -> ColumnSpec {
         nullable,
         fields: None,
         item: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{JsonDecoder, JsonOptions};
+
+    #[test]
+    fn the_events_of_a_seed_never_change() {
+        let mut events = EventGenerator::new(1);
+        for expected in [
+            r#"{"id":"910a2dec-8902-4cc1-aeeb-8da1658eec67","ts":"2026-01-01T00:00:00.010Z","user":"customer-168761@mail.example.com","country":"AU","amount":48.45,"quantity":4,"geo":{"lat":42.356520,"lon":26.636950},"tags":["express"]}"#,
+            r#"{"id":"7476cf8a-4baa-4dc0-a7b3-41d690d7a28a","ts":"2026-01-01T00:00:00.026Z","user":"customer-059555@mail.example.com","country":"NO","amount":241.14,"quantity":1,"geo":{"lat":58.901446,"lon":-168.544356},"tags":["voucher"]}"#,
+        ] {
+            let mut event = Vec::new();
+            events.write_event(&mut event);
+            assert_eq!(String::from_utf8_lossy(&event), expected);
+        }
+    }
+
+    #[test]
+    fn the_events_fit_the_schema() {
+        let mut events = EventGenerator::new(2);
+        let mut decoder = JsonDecoder::new(schema(), JsonOptions::default()).unwrap();
+        let mut bytes = 0;
+        for _ in 0..10_000 {
+            let mut event = Vec::new();
+            events.write_event(&mut event);
+            decoder.decode(&event).unwrap();
+            bytes += event.len();
+        }
+        let batch = decoder.finish().unwrap();
+        assert_eq!(batch.num_rows(), 10_000);
+        assert!(batch.columns().iter().all(|column| column.null_count() == 0));
+        assert!((225..240).contains(&(bytes / 10_000)), "{bytes}");
+    }
+
+    #[test]
+    fn moments_are_written_as_dates() {
+        for (ms, expected) in [
+            (START_MS, "2026-01-01T00:00:00.000Z"),
+            (START_MS + 59 * 86_400_000 - 1, "2026-02-28T23:59:59.999Z"),
+            (START_MS + 59 * 86_400_000, "2026-03-01T00:00:00.000Z"),
+            (1_835_395_200_000, "2028-02-29T00:00:00.000Z"),
+        ] {
+            assert_eq!(timestamp(ms), expected);
+        }
     }
 }
