@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 mod pipeline;
 mod progress;
 #[cfg(feature = "file")]

@@ -10,6 +10,7 @@
 mod check;
 #[cfg(all(feature = "kafka", feature = "file"))]
 mod demo;
+mod doctor;
 mod figures;
 mod live;
 mod log;
@@ -66,8 +67,9 @@ struct Cli {
     log: log::Format,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no (verify, check), 2 bad usage or \
-                          configuration, 3 a fatal error, 4 data would be lost without a decision";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no (verify, check, doctor), 2 bad \
+                          usage or configuration, 3 a fatal error, 4 data would be lost without \
+                          a decision";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -81,6 +83,8 @@ enum Command {
     /// Prove from the files that every offset is there exactly once.
     #[cfg(feature = "file")]
     Verify(verify::Args),
+    /// Try what a store really does, and say which guarantees hold on it.
+    Doctor(doctor::Args),
 }
 
 impl Command {
@@ -92,6 +96,7 @@ impl Command {
             Self::Run(args) => args.json,
             #[cfg(feature = "file")]
             Self::Verify(args) => args.json,
+            Self::Doctor(args) => args.json,
         }
     }
 }
@@ -144,6 +149,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Run(args) => run::run(args).await,
         #[cfg(feature = "file")]
         Command::Verify(args) => verify::verify(args).await,
+        Command::Doctor(args) => doctor::doctor(args).await,
     }
 }
 
