@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tidelock_connector::ErrorKind;
+
 /// What a column is called and what it takes, for messages.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Label {
@@ -163,3 +165,10 @@ impl fmt::Display for DecodeError {
 }
 
 impl std::error::Error for DecodeError {}
+
+impl From<DecodeError> for tidelock_connector::Error {
+    /// A bad record; whoever knows its partition and offset adds them.
+    fn from(error: DecodeError) -> Self {
+        Self::new(ErrorKind::BadRecord, "message cannot be decoded").source(error)
+    }
+}

@@ -111,7 +111,7 @@ fn mutate(generator: &mut Messages, message: &mut Vec<u8>) {
 
 #[test]
 fn nothing_remains_of_refused_messages() {
-    for seed in 0..60 {
+    for seed in 0..40 {
         let mut generator = Messages::new(seed);
         let mut decoder = JsonDecoder::new(schema(), JsonOptions::default()).unwrap();
         let mut accepted = Vec::new();
@@ -144,7 +144,7 @@ fn damaged_messages_are_judged_as_arrow_json_and_serde_json_judge_them() {
     let fields = schema.fields().iter().filter(|field| *field.data_type() != decimal);
     let schema: SchemaRef = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
     let (mut both, mut neither) = (0, 0);
-    for seed in 1_000..1_030 {
+    for seed in 1_000..1_020 {
         let mut generator = Messages::new(seed);
         for _ in 0..300 {
             let mut message = generator.message().into_bytes();
@@ -176,7 +176,7 @@ fn damaged_messages_are_judged_as_arrow_json_and_serde_json_judge_them() {
             }
         }
     }
-    assert!(both > 500 && neither > 500, "{both} and {neither} are no fair test");
+    assert!(both > 300 && neither > 300, "{both} and {neither} are no fair test");
 }
 
 /// The message as it is when a key that is given twice counts only once.

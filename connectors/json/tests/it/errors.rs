@@ -100,6 +100,17 @@ fn values_that_nobody_wants_may_nest_only_so_deep() {
 }
 
 #[test]
+fn a_refused_message_is_a_bad_record() {
+    let refused = shop().decode(b"{\"id\":true}").unwrap_err();
+    let error = tidelock_connector::Error::from(refused);
+    assert_eq!(error.kind(), tidelock_connector::ErrorKind::BadRecord);
+    assert_eq!(
+        error.to_string(),
+        "message cannot be decoded: column \"id\": expected int64, found boolean at byte 6"
+    );
+}
+
+#[test]
 fn an_error_is_one_pointer_wide() {
     let size = std::mem::size_of::<Result<(), tidelock_json::DecodeError>>();
     assert_eq!(size, std::mem::size_of::<usize>());

@@ -5,6 +5,7 @@
 mod comparison;
 mod errors;
 mod events;
+mod rows;
 mod schema;
 mod types;
 

@@ -7,7 +7,7 @@ use arrow::array::{
     Float32Array, Float64Array, Int8Array, Int64Array, LargeStringArray, ListArray, StringArray,
     TimestampMicrosecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
 };
-use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int32Type, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields, Float64Type, TimeUnit};
 use tidelock_json::as_json;
 
 use crate::{column, decoder, refusal};
@@ -488,42 +488,4 @@ fn a_json_column_that_is_not_nullable_keeps_null() {
     decoder.decode(b"{\"v\":null}").unwrap();
     assert!(decoder.decode(b"{}").is_err());
     same(decoder.finish().unwrap().column(0), StringArray::from(vec!["null"]));
-}
-
-#[test]
-fn keys_in_any_order_given_twice_escaped_or_unknown() {
-    let fields = ["a", "b", "a key that is longer than sixteen bytes", "ключ", "q\"uote"];
-    let mut decoder =
-        decoder(fields.iter().map(|name| Field::new(*name, DataType::Int32, true)).collect());
-    for message in [
-        r#"{"a":1,"b":2,"a key that is longer than sixteen bytes":3,"ключ":4,"q\"uote":5}"#,
-        r#"{"q\"uote":5,"ключ":4,"a key that is longer than sixteen bytes":3,"b":2,"a":1}"#,
-        r#"{"b":2,"x":{"a":[9,{"b":"}"}]},"a":1,"aa":7,"ключ":4,"q\"uote":5,"a key that is longer than sixteen bytes":3}"#,
-        r#"{"a":7,"a":null,"a":1,"b":2,"b":2,"a key that is longer than sixteen bytes":3,"ключ":4,"q\"uote":5}"#,
-        r#" { "\u0061" : 1 , "b":2,"a key that is longer than sixteen bytes"  :3,"\u043a\u043bюч":4,"q\u0022uote":5 } "#,
-        "\n{\t\"a\"\r:1,\"b\":2,\"a key that is longer than sixteen bytes\":3,\"ключ\":4,\"q\\\"uote\":5}\n",
-    ] {
-        decoder.decode(message.as_bytes()).unwrap();
-    }
-    let batch = decoder.finish().unwrap();
-    for (column, expected) in batch.columns().iter().zip(1..) {
-        let values = column.as_primitive::<Int32Type>();
-        assert_eq!(values.null_count(), 0);
-        assert!(values.values().iter().all(|value| *value == expected), "{values:?}");
-    }
-}
-
-#[test]
-fn the_next_batch_begins_empty() {
-    let mut decoder = crate::one(DataType::Utf8);
-    for round in 0..3 {
-        for row in 0..100 {
-            decoder.decode(format!("{{\"v\":\"{round}-{row}\"}}").as_bytes()).unwrap();
-        }
-        assert!(decoder.buffered_bytes() >= 100 * 7);
-        let batch = decoder.finish().unwrap();
-        assert_eq!(batch.num_rows(), 100);
-        assert_eq!(batch.column(0).as_string::<i32>().value(99), format!("{round}-99"));
-    }
-    assert_eq!(decoder.finish().unwrap().num_rows(), 0);
 }
