@@ -229,9 +229,9 @@ mod tests {
 
     /// The names between `counter!("` and the like, and the closing quote.
     fn names(text: &str, kind: &str) -> Vec<String> {
-        let mut pieces = text.split(&format!("metrics::{kind}!("));
-        pieces.next();
-        pieces
+        let macro_name = format!("metrics::{kind}!(");
+        text.split(&macro_name)
+            .skip(1)
             .filter_map(|piece| piece.trim_start().strip_prefix('"')?.split('"').next())
             .map(str::to_owned)
             .collect()
@@ -266,7 +266,7 @@ mod tests {
             metrics::gauge!("tidelock_source_lag", "partition" => "0").set(5.0);
             metrics::gauge!("tidelock_source_lag", "partition" => "1").set(7.0);
             metrics::gauge!("tidelock_source_lag", "partition" => "0").set(1.0);
-            metrics::gauge!("something_else").set(1.0);
+            metrics::gauge!("tidelock_source_channel_bytes").set(1.0);
         });
         assert_eq!(watched.sum(LAG, 0), Some(8));
         assert_eq!(watched.sum(OPEN_FILES, 0), None);

@@ -120,36 +120,41 @@ pub(super) fn type_of<'a>(
     };
     let found = known.iter().find(|known| **known == text).copied();
     if found.is_none() {
-        let hint = hint(text, known, "there are");
+        let hint = hint(text, known);
         problems.add(tag.span.clone(), format!("unknown type {text:?} {}; {hint}", node.place));
     }
     found
 }
 
 /// A connector has found something wrong with its settings as a whole: the key
-/// is pointed at that it speaks of.
+/// is pointed at that it speaks of, or else the value.
 pub(super) fn refused(node: &Node, error: &Error, problems: &mut Problems) {
     let text = error.to_string();
-    let mut best: Option<(usize, &Node)> = None;
-    mentioned(node, &text, 0, &mut best);
-    match best {
-        Some((_, found)) => problems.add(found.key_span.clone(), text),
-        None => problems.add(node.head(), format!("{text} ({})", node.place)),
+    let part = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+    let words: Vec<&str> = text.split(|c| !part(c)).map(|w| w.trim_end_matches('.')).collect();
+    let is_key = |child: &Node| child.key.as_deref().is_some_and(|key| words.contains(&key));
+    let is_value = |child: &Node| child.text().is_some_and(|v| v.len() > 2 && text.contains(v));
+    if let Some(child) = deepest(node, &is_key) {
+        problems.add(child.key_span.clone(), text);
+    } else if let Some(child) = longest(node, &is_value) {
+        problems.add(child.span.clone(), text);
+    } else {
+        problems.add(node.head(), format!("{text} ({})", node.place));
     }
 }
 
-/// The deepest node whose key is a word of the text.
-fn mentioned<'a>(node: &'a Node, text: &str, depth: usize, best: &mut Option<(usize, &'a Node)>) {
-    let part = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
-    for child in node.children() {
-        if let Some(key) = child.key.as_deref()
-            && text.split(|c| !part(c)).any(|word| word.trim_end_matches('.') == key)
-            && best.is_none_or(|(found, _)| found < depth)
-        {
-            *best = Some((depth, child));
-        }
-        mentioned(child, text, depth + 1, best);
-    }
+fn deepest<'a>(node: &'a Node, is_it: &dyn Fn(&Node) -> bool) -> Option<&'a Node> {
+    let children = node.children().iter();
+    children.clone().find_map(|child| deepest(child, is_it)).or_else(|| {
+        let mut children = children;
+        children.find(|child| is_it(child))
+    })
+}
+
+fn longest<'a>(node: &'a Node, is_it: &dyn Fn(&Node) -> bool) -> Option<&'a Node> {
+    let below = node.children().iter().filter_map(|child| longest(child, is_it));
+    let here = node.children().iter().filter(|child| is_it(child));
+    below.chain(here).max_by_key(|child| child.text().map_or(0, str::len))
 }
 
 /// The keys that every sink has beside its `type`.

@@ -62,7 +62,9 @@ fn read_table<T: DeserializeOwned>(
             }
         }
     };
-    for (span, message) in context.unknown.into_inner() {
+    let unknown = context.unknown.into_inner();
+    let read = read.filter(|_| unknown.is_empty());
+    for (span, message) in unknown {
         problems.add(span, message);
     }
     read
@@ -113,7 +115,7 @@ impl Context<'_> {
                 continue;
             }
             let candidates: Vec<&str> = own.iter().chain(fields).copied().collect();
-            let hint = hint(key, &candidates, "there are");
+            let hint = hint(key, &candidates);
             let message = format!("unknown key {key:?} {}; {hint}", node.place);
             self.unknown.borrow_mut().push((child.key_span.clone(), message));
         }
@@ -155,7 +157,7 @@ impl What {
             Self::Missing(field) => format!("missing key {field:?} {}", node.place),
             Self::Wrong { found, expected } => format!("{key} must be {expected}, not {found}"),
             Self::Variant { found, known } => {
-                let hint = hint(found, known, "there are");
+                let hint = hint(found, known);
                 format!("{key} cannot be {found:?}; {hint}")
             }
             Self::Other(message) => format!("{key}: {message}"),

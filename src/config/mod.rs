@@ -227,7 +227,7 @@ fn topics_fit(config: &Config, root: &Node, problems: &mut Problems) {
                 .and_then(|list| list.children().iter().find(|one| one.text() == Some(topic)))
                 .or(list);
             let names: Vec<&str> = read.iter().map(String::as_str).collect();
-            let hint = hint(topic, &names, "it reads");
+            let hint = hint(topic, &names);
             problems.add(
                 place.map_or_else(|| node.head(), |place| place.span.clone()),
                 format!("the source does not read the topic {topic:?}; {hint}"),

@@ -205,9 +205,9 @@ pub(super) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str>
 }
 
 /// `did you mean …`, or what there is.
-pub(super) fn hint(word: &str, candidates: &[&str], what: &str) -> String {
+pub(super) fn hint(word: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates) {
         Some(near) => format!("did you mean {near:?}?"),
-        None => format!("{what} {}", candidates.join(", ")),
+        None => format!("known: {}", candidates.join(", ")),
     }
 }

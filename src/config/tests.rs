@@ -100,17 +100,17 @@ fn unknown_keys_come_with_the_likely_right_one() {
     says(
         &with("interval", "pause"),
         &["p.toml:13:1: unknown key \"pause\" in [checkpoint]; \
-           there are interval, bytes, state, storage"],
+           known: interval, bytes, state, storage"],
     );
     says(
         &with("type = \"utf8\"", "type = \"utf8\", nulable = true"),
-        &["p.toml:6:72: unknown key \"nulable\" in [source.format.schema] \"id\"; \
+        &["p.toml:6:68: unknown key \"nulable\" in [source.format.schema] \"id\"; \
            did you mean \"nullable\"?"],
     );
     says(
         &with("interval", "parquet = { row_groups = 1 }\ninterval"),
         &["p.toml:13:1: unknown key \"parquet\" in [checkpoint]; \
-           there are interval, bytes, state, storage"],
+           known: interval, bytes, state, storage"],
     );
     says(
         &with("compression = \"zstd(1)\"", "parquet = { row_group_row = 1 }"),
@@ -156,6 +156,19 @@ workers = 0
             "p.toml:9:17: `poll_interval` in [source]: \"10 parsecs\" is not a duration: \
              unknown time unit \"parsecs\", supported units: ns, us/µs, ms, sec, min, hours, \
              days, weeks, months, years (and few variations)",
+            "p.toml:10:81: `name` in [source.format.schema] number 2 must be text in quotes, not 5",
+            "p.toml:10:101: missing key \"name\" in [source.format.schema] number 3",
+            "p.toml:10:101: missing key \"type\" in [source.format.schema] number 3",
+            "p.toml:10:103: unknown key \"nme\" in [source.format.schema] number 3; \
+             did you mean \"name\"?",
+            "p.toml:11:1: missing key \"name\" in [[sink]] number 1",
+            "p.toml:13:7: `url` in [[sink]] number 1 must be text in quotes, not 7",
+            "p.toml:14:15: `compression` in [[sink]] number 1: unknown compression \"zip\"; known \
+             are none, snappy, lz4, gzip, gzip(0) to gzip(9), zstd, zstd(1) to zstd(22)",
+            "p.toml:15:22: an element of `partition_by` in [[sink]] number 1 must be text in \
+             quotes, not 1",
+            "p.toml:17:12: `interval` in [checkpoint] must be text in quotes, not 10",
+            "p.toml:19:11: `workers` in [runtime] must be a whole number from 1 on, not 0",
         ],
     );
 }
@@ -168,7 +181,7 @@ fn the_type_decides_which_keys_there_are() {
     );
     says(
         &with("type = \"parquet\"\n", ""),
-        &["p.toml:7:3: missing key \"type\" in [[sink]] \"lake\": \"parquet\" or \"file\""],
+        &["p.toml:7:1: missing key \"type\" in [[sink]] \"lake\": \"parquet\" or \"file\""],
     );
     says(
         &with("type = \"parquet\"", "type = \"parquet\"\nformat = \"json\""),
@@ -177,7 +190,7 @@ fn the_type_decides_which_keys_there_are() {
     );
     says(
         &with("type = \"parquet\"", "type = \"file\""),
-        &["p.toml:7:3: missing key \"format\" in [[sink]] \"lake\": \"parquet\" or \"json\""],
+        &["p.toml:7:1: missing key \"format\" in [[sink]] \"lake\": \"parquet\" or \"json\""],
     );
     says(
         &with("type = \"parquet\"", "type = \"file\"\nformat = \"json\"\nparquet = { }"),
@@ -189,7 +202,7 @@ fn the_type_decides_which_keys_there_are() {
     );
     says(
         &with("{ type = \"json\", schema", "{ type = \"raw\", schema"),
-        &["p.toml:6:27: unknown key \"schema\" in [source.format]; did you mean \"type\"?"],
+        &["p.toml:6:26: unknown key \"schema\" in [source.format]; known: type"],
     );
     says(
         &with("[[sink]]", "[sink]"),
@@ -205,8 +218,8 @@ fn columns_are_judged_one_by_one() {
             "{ name = \"a\", type = \"string\" }, { name = \"b\", type = \"list\", item = { type = \"flot64\" } }",
         ),
         &[
-            "p.toml:6:60: column \"a\": unknown type \"string\"; did you mean \"utf8\"?",
-            "p.toml:6:115: column \"b[]\": unknown type \"flot64\"; did you mean \"float64\"?",
+            "p.toml:6:59: column \"a\": unknown type \"string\"; did you mean \"utf8\"?",
+            "p.toml:6:116: column \"b[]\": unknown type \"flot64\"; did you mean \"float64\"?",
         ],
     );
 }
@@ -226,7 +239,7 @@ fn what_does_not_fit_together_is_pointed_at() {
     );
     says(
         &with("memory:///lake", "ftp://lake"),
-        &["p.toml:10:1: no store has the scheme \"ftp\"; known are file, s3, gs, az, abfss and \
+        &["p.toml:10:7: no store has the scheme \"ftp\"; known are file, s3, gs, az, abfss and \
            memory (object=ftp://lake)"],
     );
     says(

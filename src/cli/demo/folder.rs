@@ -81,7 +81,7 @@ name = "{PIPELINE}"
 type = "kafka"
 brokers = {brokers}
 topics = ["{TOPIC}"]
-session_timeout = "2s"      # a killed worker is missed soon; 45s unless said
+session_timeout = "4s"      # a killed worker is missed soon; 45s unless said
 coordinates = ["_topic", "_partition", "_offset", "_timestamp"]
 
 [source.format]
