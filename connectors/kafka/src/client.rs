@@ -80,7 +80,7 @@ impl Limits {
         [
             ("queued.max.messages.kbytes", kbytes.to_string()),
             ("queued.min.messages", self.queue_messages.max(1).to_string()),
-            ("max.partition.fetch.bytes", self.fetch_bytes.to_string()),
+            ("fetch.message.max.bytes", self.fetch_bytes.to_string()),
             ("fetch.max.bytes", self.answer_bytes.to_string()),
             // A full queue stops fetching for 1 s by default; filling it again
             // takes a few milliseconds.
@@ -98,6 +98,9 @@ pub(crate) fn connection(config: &KafkaConfig) -> ClientConfig {
     for (key, value) in config.security.iter().flat_map(Security::settings) {
         client.set(key, value);
     }
+    if config.librdkafka.contains_key("sasl.mechanism") {
+        client.remove("sasl.mechanisms");
+    }
     for (key, value) in &config.librdkafka {
         client.set(key, value);
     }
@@ -114,6 +117,12 @@ pub(crate) fn member(
     let mut client = ClientConfig::new();
     for (key, value) in limits.settings() {
         client.set(key, value);
+    }
+    // Larger fetches need larger answers; and librdkafka takes the names of
+    // one setting for one another, in no order that could be relied on.
+    let given = |key: &str| config.librdkafka.contains_key(key);
+    if given("max.partition.fetch.bytes") || given("fetch.message.max.bytes") {
+        client.remove("fetch.message.max.bytes").remove("fetch.max.bytes");
     }
     // The newest protocol keeps these two on the broker.
     let classic = config.librdkafka.get("group.protocol").is_none_or(|name| name != "consumer");
@@ -173,6 +182,19 @@ mod tests {
             );
         }
         assert_eq!(Limits::new(256 << 20, 4, None).fetch_bytes, FETCH_MAX_BYTES);
+    }
+
+    #[test]
+    fn what_is_passed_through_wins_under_either_name() {
+        let mut config: KafkaConfig =
+            KafkaConfig::new("a:1", vec!["t".into()], crate::FormatConfig::Raw {});
+        let limits = Limits::new(256 << 20, 4, None);
+        assert_eq!(member(&config, "g", 0, limits).get("fetch.message.max.bytes"), Some("1048576"));
+        config.librdkafka.insert("max.partition.fetch.bytes".into(), "77".into());
+        let client = member(&config, "g", 0, limits);
+        assert_eq!(client.get("fetch.message.max.bytes"), None);
+        assert_eq!(client.get("max.partition.fetch.bytes"), Some("77"));
+        assert_eq!(client.get("enable.auto.commit"), Some("false"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The one file that talks to librdkafka without rust-rdkafka in between.
 //!
 //! Three things are missing there: a queue per partition that is drained many
-//! messages at a time (its own `PartitionQueue` hands out one by one, at a
+//! messages at a time (its `PartitionQueue` hands out one by one, at a
 //! third more CPU), the watermarks that fetching has seen anyway, and the ids
 //! of topics.
 //!
@@ -33,15 +33,23 @@ use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::types::RDKafkaErrorCode;
 
-/// The queue of one partition, detached from the consumer's main queue.
-pub(crate) struct PartitionQueue<C: ConsumerContext> {
+/// A queue of librdkafka.
+pub(crate) struct Queue<C: ConsumerContext> {
     queue: NonNull<sys::rd_kafka_queue_t>,
     /// A queue must not outlive its client.
     _consumer: Arc<BaseConsumer<C>>,
 }
 
-impl<C: ConsumerContext> PartitionQueue<C> {
-    /// Detaches the queue of a partition; to be called before it is assigned.
+impl<C: ConsumerContext> Queue<C> {
+    /// The consumer's main queue, which `poll` serves.
+    pub(crate) fn main(consumer: &Arc<BaseConsumer<C>>) -> Option<Self> {
+        // SAFETY: the client is alive; the reference is ours to destroy.
+        let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
+        Some(Self { queue: NonNull::new(queue)?, _consumer: Arc::clone(consumer) })
+    }
+
+    /// The queue of one partition, detached from the main queue; to be called
+    /// before the partition is assigned.
     pub(crate) fn detach(
         consumer: &Arc<BaseConsumer<C>>,
         topic: &str,
@@ -58,7 +66,7 @@ impl<C: ConsumerContext> PartitionQueue<C> {
         Some(Self { queue, _consumer: Arc::clone(consumer) })
     }
 
-    /// How many messages and marks are waiting.
+    /// How many messages, marks and events are waiting.
     pub(crate) fn len(&self) -> usize {
         // SAFETY: the queue lives as long as `self`.
         unsafe { sys::rd_kafka_queue_length(self.queue.as_ptr()) }
@@ -80,7 +88,7 @@ impl<C: ConsumerContext> PartitionQueue<C> {
     }
 }
 
-impl<C: ConsumerContext> Drop for PartitionQueue<C> {
+impl<C: ConsumerContext> Drop for Queue<C> {
     fn drop(&mut self) {
         // SAFETY: this gives up our reference; the client is still alive.
         unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) };

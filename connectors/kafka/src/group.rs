@@ -38,7 +38,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::context::{Change, Rebalance};
 use crate::errors;
-use crate::ffi::PartitionQueue;
+use crate::ffi::Queue;
 use crate::lookup::Lookup;
 use crate::poller::Poller;
 use crate::slot::{self, Slot, State};
@@ -149,7 +149,7 @@ impl Poller {
             // The group may give again what we never saw it take.
             if let Some(lane) = self.slots.iter().position(|slot| slot.partition == *partition) {
                 self.cut_all();
-                self.remove(lane);
+                self.forget(lane);
             }
             if let Err(error) = self.add(partition, id) {
                 self.outbox.error(error);
@@ -174,8 +174,20 @@ impl Poller {
 
     /// Lanes behind it move up, so nothing may be open.
     fn remove(&mut self, lane: usize) {
-        self.slots.remove(lane);
+        let mut slot = self.slots.remove(lane);
         self.fair.remove(lane);
+        slot.retire();
+    }
+
+    /// Lets go of a partition outside of any revocation.
+    fn forget(&mut self, lane: usize) {
+        let list = slot::names(self.slots.iter().skip(lane).take(1).filter(|slot| slot.assigned));
+        self.remove(lane);
+        if list.count() > 0
+            && let Err(error) = self.consumer.incremental_unassign(&list)
+        {
+            self.outbox.error(errors::failed("giving up a partition", error).retryable(true));
+        }
     }
 
     /// Passes on what was looked up, and takes the runtime's answers.
@@ -367,7 +379,7 @@ impl Poller {
     fn detach(&mut self, which: impl Fn(&Slot) -> bool) -> tidelock_connector::Result<()> {
         for slot in self.slots.iter_mut().filter(|slot| which(slot)) {
             let TopicPartition { topic, partition } = &slot.partition;
-            slot.queue = PartitionQueue::detach(&self.consumer, topic, *partition);
+            slot.queue = Queue::detach(&self.consumer, topic, *partition);
             if slot.queue.is_none() {
                 let text = "librdkafka has no queue for the partition";
                 return Err(Error::new(ErrorKind::Unavailable, text).at(&slot.partition));

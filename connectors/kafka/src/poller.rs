@@ -20,10 +20,10 @@ use rdkafka::error::RDKafkaErrorCode;
 use tidelock_connector::{ErrorKind, Identity, Rejected, Start, Stream};
 
 use crate::client::Limits;
-use crate::context::Consumer;
+use crate::context::{Consumer, Notes};
 use crate::errors::{self, Limit};
 use crate::fair::Fair;
-use crate::ffi::Room;
+use crate::ffi::{Queue, Room};
 use crate::group::Group;
 use crate::outbox::Outbox;
 use crate::reader::Command;
@@ -35,7 +35,7 @@ use crate::stats::Report;
 
 /// How many events are served per round, so that a flood of log lines does not
 /// hold up the data.
-const EVENTS_PER_ROUND: usize = 16;
+const EVENTS_PER_ROUND: usize = 64;
 
 /// The first pause when nothing is there; it doubles up to `poll_interval`.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
@@ -54,6 +54,7 @@ const ERROR_INTERVAL: Duration = Duration::from_secs(5);
 /// Everything the thread works with.
 pub(crate) struct Poller {
     pub(crate) consumer: Arc<Consumer>,
+    main: Option<Queue<Notes>>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) identity: Identity,
     pub(crate) outbox: Outbox,
@@ -107,6 +108,17 @@ impl Budget {
     }
 }
 
+impl Drop for Poller {
+    /// Leaves the group, after a panic too: whoever drops the consumer last
+    /// waits until its partitions are given up, which nobody but the context
+    /// does from now on.
+    fn drop(&mut self) {
+        tracing::debug!("leaving the group");
+        self.group.cancel();
+        self.consumer.context().close();
+    }
+}
+
 impl Poller {
     pub(crate) fn new(
         consumer: Arc<Consumer>,
@@ -119,6 +131,7 @@ impl Poller {
     ) -> Self {
         let fair = Fair::new(settings.config.max_poll_records);
         Self {
+            main: Queue::main(&consumer),
             consumer,
             settings,
             identity,
@@ -155,21 +168,15 @@ impl Poller {
             self.report.publish(&self.consumer, &mut self.slots, &self.outbox);
             self.rest(served);
         }
-        self.group.cancel();
-        self.consumer.context().close();
-        // Queues and messages go before the client; it leaves the group when
-        // it is dropped.
-        self.slots.clear();
-        tracing::debug!("leaving the group");
     }
 
     /// Serves callbacks, log lines and errors.
     fn poll(&mut self) {
         for _ in 0..EVENTS_PER_ROUND {
             match self.consumer.poll(Duration::ZERO) {
-                None => break,
-                // The errors come with their reasons through the context.
-                Some(Err(_)) => {}
+                // Nothing, or something that the context has taken note of:
+                // errors come with their reasons only there.
+                None | Some(Err(_)) => {}
                 Some(Ok(message)) => {
                     use rdkafka::Message as _;
                     // Cannot be, as every queue is detached before its
@@ -184,6 +191,9 @@ impl Poller {
                         self.unsynced = true;
                     }
                 }
+            }
+            if self.main.as_ref().is_none_or(|main| main.len() == 0) {
+                break;
             }
         }
         let reported = self.consumer.context().take_errors();

@@ -9,7 +9,7 @@ use tidelock_connector::{Batch, Coverage, Error, ErrorKind, Rejected, Run};
 use crate::config::OnBadRecord;
 use crate::errors;
 use crate::fair::{Taken, Turn};
-use crate::ffi::{Message, PartitionQueue, Room};
+use crate::ffi::{Message, Queue, Room};
 use crate::poller::Poller;
 use crate::rows::Refused;
 use crate::track::Step;
@@ -74,7 +74,7 @@ impl Poller {
         let slot = &mut self.slots[lane];
         // A queue that was empty a moment ago need not be asked again.
         let waiting = match any {
-            true => slot.queue.as_ref().map_or(0, PartitionQueue::len),
+            true => slot.queue.as_ref().map_or(0, Queue::len),
             false => 0,
         };
         let left = waiting > 0 && slot.is_served();

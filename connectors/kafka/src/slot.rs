@@ -7,7 +7,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tidelock_connector::{Start, TopicPartition};
 
 use crate::context::Notes;
-use crate::ffi::PartitionQueue;
+use crate::ffi::Queue;
 use crate::track::Track;
 
 /// One partition that the group gave to this worker. Slots and the lanes of
@@ -20,7 +20,7 @@ pub(crate) struct Slot {
     pub(crate) state: State,
     pub(crate) track: Track,
     /// Its queue, from the first assignment in librdkafka on.
-    pub(crate) queue: Option<PartitionQueue<Notes>>,
+    pub(crate) queue: Option<Queue<Notes>>,
     /// librdkafka has it in its assignment.
     pub(crate) assigned: bool,
     /// librdkafka was told to pause it.

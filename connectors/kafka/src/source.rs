@@ -93,6 +93,9 @@ fn check(settings: &Settings) -> Result<Vec<String>> {
         .iter()
         .map(|topic| format!("{}: {} partitions", topic.name, topic.partitions))
         .collect();
+    if topics.is_empty() {
+        lines.push(format!("{}: matches no topic yet", settings.config.topics.join(", ")));
+    }
     let all: usize = topics.iter().map(|topic| topic.partitions).sum();
     if let Some(committed) = probe.committed(&topics)? {
         let group = &settings.group;

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tidelock_connector::TopicPartition;
+
 use crate::context::Consumer;
 use crate::ffi;
 use crate::outbox::Outbox;
@@ -15,7 +17,20 @@ pub(crate) struct Report {
     last: Option<Instant>,
 }
 
+const WAITING: &str = "tidelock_source_waiting_messages";
+const BEHIND: &str = "tidelock_source_oldest_waiting_seconds";
+const LAG: &str = "tidelock_source_lag";
+
 impl Stats {
+    fn count(&mut self, labels: &[(&'static str, String); 2]) {
+        metrics::counter!("tidelock_source_records_total", labels)
+            .increment(std::mem::take(&mut self.records));
+        metrics::counter!("tidelock_source_bytes_total", labels)
+            .increment(std::mem::take(&mut self.bytes));
+        metrics::counter!("tidelock_source_pauses_total", labels)
+            .increment(std::mem::take(&mut self.pauses));
+    }
+
     /// A turn has ended with so much waiting, and `left` of it could have been
     /// served.
     pub(crate) fn see(&mut self, waiting: usize, left: bool, limit: usize) {
@@ -52,21 +67,32 @@ impl Report {
     }
 }
 
+impl Slot {
+    /// Hands on the last figures of a partition that is no longer ours.
+    pub(crate) fn retire(&mut self) {
+        let labels = self.labels();
+        self.stats.count(&labels);
+        for gauge in [WAITING, BEHIND, LAG] {
+            metrics::gauge!(gauge, &labels).set(0.0);
+        }
+    }
+
+    fn labels(&self) -> [(&'static str, String); 2] {
+        let TopicPartition { topic, partition } = &self.partition;
+        [("topic", topic.to_string()), ("partition", partition.to_string())]
+    }
+}
+
 fn publish(consumer: &Consumer, slot: &mut Slot, now: Instant) {
-    let number = slot.partition.partition;
-    let labels = [("topic", slot.partition.topic.to_string()), ("partition", number.to_string())];
+    let labels = slot.labels();
     let stats = &mut slot.stats;
-    metrics::counter!("tidelock_source_records_total", &labels)
-        .increment(std::mem::take(&mut stats.records));
-    metrics::counter!("tidelock_source_bytes_total", &labels)
-        .increment(std::mem::take(&mut stats.bytes));
-    metrics::counter!("tidelock_source_pauses_total", &labels)
-        .increment(std::mem::take(&mut stats.pauses));
-    metrics::gauge!("tidelock_source_waiting_messages", &labels).set(stats.waiting as f64);
+    stats.count(&labels);
+    metrics::gauge!(WAITING, &labels).set(stats.waiting as f64);
     let behind = stats.behind_since.map_or(Duration::ZERO, |since| now.duration_since(since));
-    metrics::gauge!("tidelock_source_oldest_waiting_seconds", &labels).set(behind.as_secs_f64());
-    if let Some((_, high)) = ffi::cached_watermarks(consumer, &slot.name, number) {
+    metrics::gauge!(BEHIND, &labels).set(behind.as_secs_f64());
+    if let Some((_, high)) = ffi::cached_watermarks(consumer, &slot.name, slot.partition.partition)
+    {
         let lag = high.saturating_sub(slot.track.position()).max(0);
-        metrics::gauge!("tidelock_source_lag", &labels).set(lag as f64);
+        metrics::gauge!(LAG, &labels).set(lag as f64);
     }
 }
