@@ -84,6 +84,10 @@ fn not_parquet(path: &str) -> Error {
 
 async fn read_metadata(store: &Store, entry: &Entry) -> Result<ParquetMetaData> {
     let broken = |e| not_parquet(&entry.path).source(e);
+    // Stores refuse to read nothing of an empty object.
+    if entry.size < FOOTER_SIZE as u64 {
+        return Err(not_parquet(&entry.path));
+    }
     let start = entry.size.saturating_sub(TAIL_BYTES);
     let tail = store.get_range(&entry.path, start..entry.size).await?;
     let Some(end) = tail.last_chunk::<FOOTER_SIZE>() else {
