@@ -83,7 +83,10 @@ fn tidelock(options: &Options, kafka: &Kafka, s3: &S3, topic: &str, run: usize) 
     let cpu = Cpu::of_children().since(&before);
     let output = child.wait_with_output().map_err(support::failed)?;
     if !status.success() {
-        return Err(tidelock_connector::Error::new(ErrorKind::Other, format!("tidelock ended with {status}")));
+        return Err(tidelock_connector::Error::new(
+            ErrorKind::Other,
+            format!("tidelock ended with {status}"),
+        ));
     }
     let report: serde_json::Value =
         serde_json::from_slice(&output.stdout).map_err(support::failed)?;

@@ -10,8 +10,8 @@
 
 use std::time::Duration;
 
+use tidelock::connector::arrow::array::RecordBatch;
 use tidelock::connector::arrow::compute::filter_record_batch;
-use tidelock::connector::arrow::array::{Array, RecordBatch};
 use tidelock::connector::arrow::datatypes::{DataType, Field, Schema};
 use tidelock::connector::{Error, Result};
 use tidelock::file::{Compression, ParquetSink};
@@ -43,8 +43,10 @@ async fn main() -> Result<()> {
         .topics([topic.as_str()])
         .format(Json::schema(schema))
         .build()?;
-    let lake =
-        ParquetSink::builder(url).partition_by(["country"]).compression(Compression::Zstd(1)).build()?;
+    let lake = ParquetSink::builder(url)
+        .partition_by(["country"])
+        .compression(Compression::Zstd(1))
+        .build()?;
 
     let report = Pipeline::builder("orders-to-lake")
         .source(source)

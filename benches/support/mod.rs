@@ -142,8 +142,18 @@ pub(crate) fn print(options: &Options, rows: &[Row]) {
     );
     println!(
         "{:>10} {:>8} {:>8} {:>10} {:>6} {:>6} | {:>8} | {:>8} {:>7} {:>7} {:>7} {:>6}",
-        "messages", "wall s", "cpu s", "peak MiB", "files", "ckpts", "ns/msg", "consume", "decode",
-        "encode", "sum", "ratio"
+        "messages",
+        "wall s",
+        "cpu s",
+        "peak MiB",
+        "files",
+        "ckpts",
+        "ns/msg",
+        "consume",
+        "decode",
+        "encode",
+        "sum",
+        "ratio"
     );
     for row in rows {
         let Usage { wall, cpu, peak_kib, rows: written, files, checkpoints } = row.usage;
@@ -151,8 +161,18 @@ pub(crate) fn print(options: &Options, rows: &[Row]) {
         let sum = row.consume + row.decode + row.encode;
         println!(
             "{:>10} {:>8.2} {:>8.2} {:>10.0} {:>6} {:>6} | {:>8.0} | {:>8.0} {:>7.0} {:>7.0} {:>7.0} {:>6.2}",
-            row.messages, wall.as_secs_f64(), cpu.as_secs_f64(), peak_kib as f64 / 1024.0, files,
-            checkpoints, per_message, row.consume, row.decode, row.encode, sum, per_message / sum
+            row.messages,
+            wall.as_secs_f64(),
+            cpu.as_secs_f64(),
+            peak_kib as f64 / 1024.0,
+            files,
+            checkpoints,
+            per_message,
+            row.consume,
+            row.decode,
+            row.encode,
+            sum,
+            per_message / sum
         );
         assert_eq!(written, row.messages, "every message is one row");
     }
@@ -254,7 +274,8 @@ fn batches(events: &[u8], ends: &[usize]) -> Result<Vec<RecordBatch>> {
 pub(crate) fn encode(messages: usize) -> Result<f64> {
     let (events, ends) = events(messages);
     let batches = batches(&events, &ends)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     runtime.block_on(async {
         let sink =
             ParquetSink::builder("memory:///bench").compression(Compression::Zstd(1)).build()?;

@@ -1,0 +1,35 @@
+//! The examples run as they stand.
+
+use std::process::Command;
+
+use crate::support::{Target, assert_exactly_once, example, read_parquet, topic};
+
+fn run(name: &str, arguments: &[&str]) -> String {
+    let output =
+        Command::new(example(name)).args(arguments).output().expect("the example is built");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+#[test]
+fn custom_sink() {
+    assert!(run("custom_sink", &[]).contains("3 records"));
+}
+
+#[test]
+fn custom_source() {
+    assert!(run("custom_source", &[]).contains("1000 rows collected"));
+}
+
+#[test]
+fn kafka_to_parquet() {
+    let Some(kafka) = tidelock_services::kafka() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let topic = topic(kafka, "example", 2, 3_000);
+    let target = Target::Folder(folder.path().to_owned());
+    let url = target.url();
+    let said = run("kafka_to_parquet", &[kafka.client().bootstrap(), &topic, &url, "--until-end"]);
+    assert!(said.contains("3000 rows out"), "{said}");
+    assert_exactly_once(&read_parquet(&target), &kafka.client().end_offsets(&topic).unwrap());
+}
