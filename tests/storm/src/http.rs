@@ -154,7 +154,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_response_to_head_has_no_body() {
-        let mut wire: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nHTTP/1.1 204 No\r\n\r\n\
+        let mut wire: &[u8] =
+            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nHTTP/1.1 204 No\r\n\r\n\
             HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
         assert!(response(&mut wire, b"HEAD").await.unwrap().body.is_empty());
         assert!(response(&mut wire, b"DELETE").await.unwrap().body.is_empty());

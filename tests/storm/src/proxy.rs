@@ -179,7 +179,7 @@ async fn serve(client: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
             Fault::CutBefore => return Ok(()),
             Fault::CutMidway => {
                 let half = [request.head.as_slice(), &request.body].concat();
-                let mut store = connect(&mut store, shared).await?;
+                let store = connect(&mut store, shared).await?;
                 store.write_all(&half[..half.len() / 2]).await?;
                 return Ok(());
             }
@@ -240,8 +240,7 @@ impl Shared {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let mut random =
             StdRng::seed_from_u64(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let fault =
-            self.rates.lock().unwrap_or_else(PoisonError::into_inner).choose(&mut random);
+        let fault = self.rates.lock().unwrap_or_else(PoisonError::into_inner).choose(&mut random);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(fault).or_default() += 1;
         (fault, Duration::from_millis(random.random_range(20..1_500)))
@@ -306,7 +305,7 @@ mod tests {
         let _ = client.shutdown(std::net::Shutdown::Write);
         let mut seen = String::new();
         let _ = client.read_to_string(&mut seen);
-        std::thread::sleep(Duration::from_millis(if fault == Some(Fault::CutThenLate) {
+        crate::pause(Duration::from_millis(if fault == Some(Fault::CutThenLate) {
             2_000
         } else {
             200
