@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
 
 use metrics::{
     Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
@@ -18,38 +17,17 @@ const OPEN_FILES: &str = "tidelock_sink_open_files";
 
 static WATCHED: OnceLock<Arc<Watched>> = OnceLock::new();
 
-/// A gauge that was not set for so long belongs to a partition that somebody
-/// else reads now.
-const STALE: Duration = Duration::from_secs(5);
-
 /// Gauges that people see, too.
-#[derive(Debug)]
-struct Watched {
-    began: Instant,
-    gauges: Mutex<HashMap<Key, Arc<Watch>>>,
-}
-
 #[derive(Debug, Default)]
-struct Watch {
-    value: AtomicU64,
-    set_at_ms: AtomicU64,
-}
+struct Watched(Mutex<HashMap<Key, Arc<AtomicU64>>>);
 
 impl Watched {
-    fn new() -> Self {
-        Self { began: Instant::now(), gauges: Mutex::default() }
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.began.elapsed().as_millis() as u64
-    }
-
-    fn sum(&self, name: &str, since_ms: u64) -> Option<u64> {
-        let gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+    fn sum(&self, name: &str) -> Option<u64> {
+        let gauges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let values: Vec<f64> = gauges
             .iter()
-            .filter(|(key, watch)| key.name() == name && watch.set_at_ms.load(Relaxed) >= since_ms)
-            .map(|(_, watch)| f64::from_bits(watch.value.load(Relaxed)))
+            .filter(|(key, _)| key.name() == name)
+            .map(|(_, value)| f64::from_bits(value.load(Relaxed)))
             .collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>().max(0.0) as u64)
     }
@@ -57,13 +35,12 @@ impl Watched {
 
 /// Messages that are not read yet, as far as the source knows.
 pub(super) fn lag() -> Option<u64> {
-    let watched = WATCHED.get()?;
-    watched.sum(LAG, watched.now_ms().saturating_sub(STALE.as_millis() as u64))
+    WATCHED.get()?.sum(LAG)
 }
 
 /// Files that are being written.
 pub(super) fn open_files() -> Option<u64> {
-    WATCHED.get()?.sum(OPEN_FILES, 0)
+    WATCHED.get()?.sum(OPEN_FILES)
 }
 
 /// Begins to record; at `address` Prometheus can fetch all of it.
@@ -84,7 +61,7 @@ pub(super) fn install(address: Option<SocketAddr>) -> Result<()> {
             Some(recorder)
         }
     };
-    let watched = Arc::new(Watched::new());
+    let watched = Arc::new(Watched::default());
     let tap = Tap { watched: Arc::clone(&watched), prometheus };
     if metrics::set_global_recorder(tap).is_ok() {
         let _ = WATCHED.set(watched);
@@ -129,9 +106,9 @@ impl Recorder for Tap {
         if ![LAG, OPEN_FILES].contains(&key.name()) {
             return inner;
         }
-        let mut gauges = self.watched.gauges.lock().unwrap_or_else(PoisonError::into_inner);
-        let watch = Arc::clone(gauges.entry(key.clone()).or_default());
-        Gauge::from_arc(Arc::new(Both { watched: Arc::clone(&self.watched), watch, inner }))
+        let mut gauges = self.watched.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = Arc::clone(gauges.entry(key.clone()).or_default());
+        Gauge::from_arc(Arc::new(Both { own, inner }))
     }
 
     fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
@@ -141,25 +118,23 @@ impl Recorder for Tap {
 }
 
 struct Both {
-    watched: Arc<Watched>,
-    watch: Arc<Watch>,
+    own: Arc<AtomicU64>,
     inner: Gauge,
 }
 
 impl GaugeFn for Both {
     fn increment(&self, value: f64) {
-        self.watch.value.increment(value);
+        self.own.increment(value);
         self.inner.increment(value);
     }
 
     fn decrement(&self, value: f64) {
-        self.watch.value.decrement(value);
+        self.own.decrement(value);
         self.inner.decrement(value);
     }
 
     fn set(&self, value: f64) {
-        GaugeFn::set(&self.watch.value, value);
-        self.watch.set_at_ms.store(self.watched.now_ms(), Relaxed);
+        GaugeFn::set(&*self.own, value);
         self.inner.set(value);
     }
 }
@@ -212,6 +187,7 @@ fn describe() {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     use super::*;
@@ -221,20 +197,10 @@ mod tests {
             let path = entry.path();
             if path.is_dir() {
                 rust_files(&path, out);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|it| it == "rs") && !path.ends_with(file!()) {
                 out.push(std::fs::read_to_string(path).unwrap());
             }
         }
-    }
-
-    /// The names between `counter!("` and the like, and the closing quote.
-    fn names(text: &str, kind: &str) -> Vec<String> {
-        let macro_name = format!("metrics::{kind}!(");
-        text.split(&macro_name)
-            .skip(1)
-            .filter_map(|piece| piece.trim_start().strip_prefix('"')?.split('"').next())
-            .map(str::to_owned)
-            .collect()
     }
 
     #[test]
@@ -245,22 +211,22 @@ mod tests {
         for folder in folders {
             rust_files(&root.join(folder), &mut files);
         }
-        for (kind, described) in
-            [("counter", COUNTERS), ("gauge", GAUGES), ("histogram", HISTOGRAMS)]
-        {
-            let used: Vec<String> = files.iter().flat_map(|file| names(file, kind)).collect();
-            for name in &used {
-                assert!(described.iter().any(|(known, ..)| known == name), "{kind} {name}");
-            }
-            for (name, ..) in described {
-                assert!(used.iter().any(|used| used == name), "{kind} {name} is used nowhere");
-            }
-        }
+        let literals = files.iter().flat_map(|file| file.split("\"tidelock_").skip(1));
+        let used: BTreeSet<String> = literals
+            .filter_map(|rest| Some(format!("tidelock_{}", rest.split_once('"')?.0)))
+            .collect();
+        let described: BTreeSet<String> = [COUNTERS, GAUGES, HISTOGRAMS]
+            .into_iter()
+            .flatten()
+            .map(|(name, ..)| (*name).to_owned())
+            .collect();
+        assert_eq!(used, described);
+        assert!(COUNTERS.iter().all(|(name, ..)| name.ends_with("_total")));
     }
 
     #[test]
     fn watched_gauges_are_summed_over_their_labels() {
-        let watched = Arc::new(Watched::new());
+        let watched = Arc::new(Watched::default());
         let tap = Tap { watched: Arc::clone(&watched), prometheus: None };
         metrics::with_local_recorder(&tap, || {
             metrics::gauge!("tidelock_source_lag", "partition" => "0").set(5.0);
@@ -268,8 +234,7 @@ mod tests {
             metrics::gauge!("tidelock_source_lag", "partition" => "0").set(1.0);
             metrics::gauge!("tidelock_source_channel_bytes").set(1.0);
         });
-        assert_eq!(watched.sum(LAG, 0), Some(8));
-        assert_eq!(watched.sum(OPEN_FILES, 0), None);
-        assert_eq!(watched.sum(LAG, watched.now_ms() + 1), None, "nobody reads these any more");
+        assert_eq!(watched.sum(LAG), Some(8));
+        assert_eq!(watched.sum(OPEN_FILES), None);
     }
 }

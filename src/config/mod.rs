@@ -207,7 +207,9 @@ fn cross_check(config: &Config, root: &Node, problems: &mut Problems) {
     if problems.is_empty()
         && let Err(error) = config.clone().into_builder().build()
     {
-        connectors::refused(root, &error, problems);
+        // All that is left to be found is a name that cannot be part of a path.
+        let span = root.get("name").map_or(0..0, |name| name.span.clone());
+        problems.add(span, error.to_string());
     }
 }
 

@@ -262,7 +262,7 @@ fn what_does_not_fit_together_is_pointed_at() {
     );
     says(
         &with("orders-to-lake", "orders to lake"),
-        &["p.toml:1:1: pipeline name \"orders to lake\" must be made of letters, digits, '-', \
+        &["p.toml:1:8: pipeline name \"orders to lake\" must be made of letters, digits, '-', \
            '_' and '.': it becomes part of paths"],
     );
     says(

@@ -163,13 +163,16 @@ async fn until_half_done(
         worker.still_runs()?;
         let seen = look.show(Some(producing.sent())).await?;
         // More than what was there at once: the flow is being read.
-        if seen.committed > look.events / 5 {
+        if seen.committed > look.events * 2 / 5 {
             break;
         }
         look.wait(deadline, "events are committed").await?;
     }
     // Into the middle of the next checkpoint.
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    for _ in 0..6 {
+        tokio::time::sleep(LOOK).await;
+        look.show(Some(producing.sent())).await?;
+    }
     worker.kill().await?;
     let seen = look.show(Some(producing.sent())).await?;
     Ok((seen.committed, producing.sent()))
