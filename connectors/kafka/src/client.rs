@@ -114,15 +114,25 @@ pub(crate) fn member(
     worker: usize,
     limits: Limits,
 ) -> ClientConfig {
-    let mut client = ClientConfig::new();
+    // Built upon, not copied: the library hides passwords in what it shows.
+    let mut client = connection(config);
+    let given = |key: &str| config.librdkafka.contains_key(key);
+    let ours = |client: &mut ClientConfig, key: &str, value: String| {
+        if !given(key) {
+            client.set(key, value);
+        }
+    };
     for (key, value) in limits.settings() {
-        client.set(key, value);
+        ours(&mut client, key, value);
     }
     // Larger fetches need larger answers; and librdkafka takes the names of
     // one setting for one another, in no order that could be relied on.
-    let given = |key: &str| config.librdkafka.contains_key(key);
     if given("max.partition.fetch.bytes") || given("fetch.message.max.bytes") {
-        client.remove("fetch.message.max.bytes").remove("fetch.max.bytes");
+        for ours in ["fetch.message.max.bytes", "fetch.max.bytes"] {
+            if !given(ours) {
+                client.remove(ours);
+            }
+        }
     }
     // The newest protocol keeps these two on the broker.
     let classic = config.librdkafka.get("group.protocol").is_none_or(|name| name != "consumer");
@@ -132,21 +142,19 @@ pub(crate) fn member(
             Assignor::Range => "range",
             Assignor::Roundrobin => "roundrobin",
         };
-        client.set("partition.assignment.strategy", assignor);
-        client.set("session.timeout.ms", config.session_timeout.as_millis().to_string());
+        ours(&mut client, "partition.assignment.strategy", assignor.to_owned());
+        let session = config.session_timeout.as_millis().to_string();
+        ours(&mut client, "session.timeout.ms", session);
         // Heartbeats must be well within the session, whose default is 45 s.
         let heartbeat = (config.session_timeout / 10).as_millis().clamp(100, 3000);
-        client.set("heartbeat.interval.ms", heartbeat.to_string());
+        ours(&mut client, "heartbeat.interval.ms", heartbeat.to_string());
     }
     if let Some(instance) = &config.group_instance_id {
         let instance = match worker {
             0 => instance.clone(),
             number => format!("{instance}-{number}"),
         };
-        client.set("group.instance.id", instance);
-    }
-    for (key, value) in connection(config).config_map() {
-        client.set(key, value);
+        ours(&mut client, "group.instance.id", instance);
     }
     client.set("client.id", format!("tidelock-{worker}"));
     client.set("group.id", group);

@@ -7,6 +7,9 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaResult;
 use tidelock_connector::Result;
 
 pub use client::{KafkaClient, Message, TransactionalProducer};
@@ -18,6 +21,9 @@ use crate::{container, ports, with_port};
 
 /// Cold starts on a busy machine take a while.
 const READY_LIMIT: Duration = Duration::from_secs(90);
+
+/// How long one attempt to log in may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// The folder of the broker inside a container.
 const IN_CONTAINER: &str = "/tidelock";
@@ -47,6 +53,28 @@ pub struct Sasl {
     pub username: &'static str,
     /// The user's password.
     pub password: &'static str,
+}
+
+impl Sasl {
+    /// The start of a client's configuration.
+    pub fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("security.protocol", "sasl_ssl")
+            .set("ssl.ca.location", self.ca.to_string_lossy())
+            .set("sasl.mechanism", self.mechanism)
+            .set("sasl.username", self.username)
+            .set("sasl.password", self.password);
+        config
+    }
+
+    fn is_ready(&self) -> bool {
+        let mut config = self.config();
+        config.set("log_level", "0");
+        let client: KafkaResult<BaseConsumer> = config.create();
+        client.is_ok_and(|client| client.fetch_metadata(None, ANSWER_LIMIT).is_ok())
+    }
 }
 
 impl Kafka {
@@ -100,7 +128,8 @@ impl Kafka {
     }
 
     fn wait_ready(&self) -> Result<()> {
-        self.server.wait_ready(READY_LIMIT, || self.client.is_ready())
+        // Users become known a moment after the listener that asks for them.
+        self.server.wait_ready(READY_LIMIT, || self.client.is_ready() && self.sasl.is_ready())
     }
 
     /// A client that outlives borrows of the broker, and the broker itself.
