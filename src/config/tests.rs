@@ -345,3 +345,44 @@ fn a_file_that_is_not_there_is_named() {
     let said = errors.to_string();
     assert!(said.starts_with("no/such/pipeline.toml: cannot read the file: "), "{said}");
 }
+
+/// An unknown key is answered with those that there are.
+fn keys_of(text: &str) -> Vec<String> {
+    let errors = load(text).err().unwrap();
+    let message = &errors.mistakes()[0].message;
+    let (_, known) = message.split_once("known: ").unwrap_or_else(|| panic!("{message}"));
+    known.split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_key_is_documented() {
+    let document = include_str!("../../docs/configuration.md");
+    let unknown = "qqqqqqqq = 1";
+    let tables = [
+        ("# Top level", format!("{unknown}\n{GOOD}")),
+        ("# `[source]`", with("topics", &format!("{unknown}\ntopics"))),
+        ("# `format`", with("{ type = \"json\"", &format!("{{ {unknown}, type = \"json\""))),
+        ("A column:", with("{ name = \"id\"", &format!("{{ {unknown}, name = \"id\""))),
+        (
+            "# `security`",
+            with("topics", &format!("security = {{ protocol = \"ssl\", {unknown} }}\ntopics")),
+        ),
+        ("# `[[sink]]`", with("url", &format!("{unknown}\nurl"))),
+        ("# `storage`", with("url", &format!("storage = {{ {unknown} }}\nurl"))),
+        ("# `parquet`", with("url", &format!("parquet = {{ {unknown} }}\nurl"))),
+        ("# `[checkpoint]`", with("interval", &format!("{unknown}\ninterval"))),
+        ("# `[runtime]`", format!("{GOOD}[runtime]\n{unknown}\n")),
+    ];
+    for (heading, text) in tables {
+        let section = document.split_once(&format!("#{heading}")).map_or_else(
+            || document.split_once(heading).unwrap_or_else(|| panic!("{heading}")).1,
+            |(_, section)| section,
+        );
+        // A sink's keys stand in several parts.
+        let end = if heading.contains("sink") { "\n## " } else { "\n#" };
+        let section = section.split(end).next().unwrap_or_default();
+        for key in keys_of(&text) {
+            assert!(section.contains(&format!("`{key}`")), "{key} is missing under {heading}");
+        }
+    }
+}
