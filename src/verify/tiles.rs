@@ -220,11 +220,12 @@ mod tests {
     }
 
     const NOTHING: OffsetSet = OffsetSet::new();
+    static UNDONE: OffsetSet = OffsetSet::new();
 
     fn up_to(filed_to: i64) -> Expected<'static> {
         Expected {
             required: Some(OffsetRange { from: 0, to: filed_to }),
-            undone: &NOTHING,
+            undone: &UNDONE,
             recorded_to: Some(filed_to),
             rewinds: &[],
             pending: 0,
@@ -343,8 +344,8 @@ mod tests {
                     _ => given.push((epoch, from, to)),
                 }
             }
-            let middle = order.index(given.len() + 1);
-            given.rotate_left(middle.min(given.len()));
+            let len = given.len();
+            given.rotate_left(order.index(len + 1).min(len));
             let tiling = judge(&layers(&given), &up_to(200));
             prop_assert_eq!(&tiling.missing, &lost);
             prop_assert_eq!(&tiling.duplicate, &twice);

@@ -260,19 +260,25 @@ async fn a_running_pipeline_is_never_the_problem() {
         let mut lake = Lake::new(builder(format).partition_by(["country"])).await;
         lake.three().await;
         let options = lake.options().parallelism(4);
-        let running = tokio::spawn(async move {
+        let running = async move {
             for round in 0..60 {
                 run_a_while(&mut lake, round).await;
             }
             lake
-        });
+        };
+        tokio::pin!(running);
         let mut looks = 0;
-        while !running.is_finished() {
-            let verdict = verify(&options.clone().deep(looks % 2 == 1)).await.unwrap();
-            assert!(verdict.ok, "after {looks} looks: {verdict}");
-            looks += 1;
-        }
-        let lake = running.await.unwrap();
+        let lake = loop {
+            let look = options.clone().deep(looks % 2 == 1);
+            tokio::select! {
+                lake = &mut running => break lake,
+                verdict = verify(&look) => {
+                    let verdict = verdict.unwrap();
+                    assert!(verdict.ok, "after {looks} looks: {verdict}");
+                    looks += 1;
+                }
+            }
+        };
         let verdict = lake.verify_deep().await;
         assert!(verdict.ok && verdict.totals.rewound > 0, "{verdict}");
         assert!(looks > 3, "{looks} looks");

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use futures::TryStreamExt;
 use tidelock_connector::{
-    Barrier, Batch, Committable, Committer, Coverage, Guarantee, Incarnation, Sink, SinkContext,
-    SinkWriter, Stream, TopicPartition,
+    Barrier, Batch, Committable, Committer, Coverage, Guarantee, Incarnation, OffsetRange,
+    OffsetSet, Sink, SinkContext, SinkWriter, Stream, TopicPartition,
 };
 use tidelock_file::{FileSink, FileSinkBuilder, Format, Store, inspect};
 use uuid::Uuid;
@@ -140,7 +140,9 @@ impl Lake {
             coverage.insert(&partition(number), from, to);
             epochs.insert(partition(number), self.state(number).epoch);
         }
-        let partitions = coverage.partitions().cloned().collect();
+        let range = |set: &OffsetSet| Some(OffsetRange::from((set.first()?, set.next()?)));
+        let partitions =
+            coverage.iter().filter_map(|(p, set)| Some((p.clone(), range(set)?))).collect();
         let checkpoint = self.checkpoint;
         let barrier = Barrier { checkpoint, coverage, epochs, last: false };
         let files = self.writer.prepare(&barrier).await.unwrap();
