@@ -8,6 +8,7 @@
 
 use tidelock_connector::Result;
 
+use super::crash;
 use super::publish::Publisher;
 use super::swap::Swaps;
 
@@ -27,6 +28,7 @@ pub async fn collect(pipeline: &str, publisher: &Publisher, swaps: &Swaps) -> Re
             committer.collect(pipeline, incarnation).await?;
             tracing::info!(%incarnation, "collected the staged bytes of a worker that is gone");
             collected += 1;
+            crash::at("collecting-orphans");
         }
     }
     Ok(collected)

@@ -10,6 +10,7 @@
 //! | [`publish`] | the second phase |
 //! | [`collect`] | orphans |
 //! | [`store`] | the port to wherever the record lives |
+//! | [`crash`] | named moments for tests to strike at |
 //!
 //! The promise and its limits are in `docs/guarantees.md`.
 
@@ -18,6 +19,7 @@ pub mod change;
 pub mod claim;
 pub mod collect;
 pub mod coordinator;
+pub mod crash;
 #[doc(hidden)]
 pub mod mutation;
 pub mod publish;

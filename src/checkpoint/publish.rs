@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use tidelock_connector::{Committable, Committer, Error, ErrorKind, Outcome, Result};
 
 use super::backoff::Backoff;
+use super::crash;
 use super::record::{Files, PendingSet, SetId};
 use super::store::RecordStore;
 use super::swap::Swaps;
@@ -82,7 +83,10 @@ impl Publisher {
         let mut missing_since = None;
         loop {
             match committer.commit(file).await {
-                Ok(Outcome::Committed | Outcome::AlreadyCommitted) => return Ok(()),
+                Ok(Outcome::Committed | Outcome::AlreadyCommitted) => {
+                    crash::at("between-publishes");
+                    return Ok(());
+                }
                 Ok(Outcome::Missing) => {
                     // Somebody else may have published, cleared and cleaned up.
                     if self.still_pending(&set.id).await == Some(false) {
@@ -122,6 +126,7 @@ impl Publisher {
         {
             tracing::warn!(%error, sink = id.sink, "staged bytes could not be deleted");
         }
+        crash::at("between-deletions");
         if let Some(object) = spilled
             && let Err(error) = self.swaps.store().delete_objects(&[object]).await
         {
@@ -169,6 +174,7 @@ pub async fn file_away(
     let object = format!("pending/{}-{}-{}.json", id.incarnation, id.checkpoint, id.sink);
     let sha256 = hex(&Sha256::digest(&bytes));
     store.put_object(&object, Bytes::from(bytes)).await?;
+    crash::at("filed-away-before-swap");
     Ok(Files::Spilled { object, sha256, count: files.len() as u64 })
 }
 

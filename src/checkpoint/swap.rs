@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::backoff::Backoff;
 use super::change::{Change, Refusal, apply};
+use super::crash;
 use super::record::Record;
 use super::store::{RecordStore, RecordVersion};
 
@@ -264,6 +265,7 @@ impl SwapLoop {
             let expected = attempt.base.version.as_ref();
             match self.store.write(attempt.bytes.clone(), expected).await {
                 Ok(version) => {
+                    crash::at("swap-applied-reply-lost");
                     let record = Arc::clone(&attempt.record);
                     return Ok(Resolved::Landed(Head { record, version: Some(version) }));
                 }

@@ -10,6 +10,7 @@ use super::{Failure, Settings, Worker};
 use crate::checkpoint::backoff::Backoff;
 use crate::checkpoint::change::Change;
 use crate::checkpoint::coordinator::{Prepared, PreparedSet};
+use crate::checkpoint::crash::{self, Phase};
 use crate::checkpoint::publish::file_away;
 use crate::checkpoint::record::{Files, PendingSet, SetId};
 use crate::checkpoint::swap::SwapOutcome;
@@ -72,6 +73,7 @@ impl Life {
                     self.staged.insert(id.clone(), published);
                     self.coordinator.may_clear(id);
                 }
+                crash::at("published-before-offsets");
                 let done = self.coordinator.published(checkpoint);
                 if done.checkpoints > 0 {
                     worker.backoff.reset();
@@ -95,6 +97,10 @@ impl Life {
         let incarnation = self.coordinator.incarnation();
         let settings = self.shared.settings.clone();
         self.tasks.spawn(async move {
+            let _phase = crash::begin(Phase::Swap);
+            if !sets.is_empty() {
+                crash::at("staged-before-swap");
+            }
             let outcome = async {
                 for PreparedSet { id, partitions, files } in sets {
                     let files = file_away_patiently(&swaps, &id, files, &settings).await?;
@@ -114,9 +120,13 @@ impl Life {
     }
 
     fn publish(&mut self, checkpoint: u64, pending: Vec<PendingSet>) {
+        if !pending.is_empty() {
+            crash::at("swapped-before-publish");
+        }
         let publisher = self.shared.publisher.clone();
         let report = self.report.clone();
         self.tasks.spawn(async move {
+            let _phase = crash::begin(Phase::Publish);
             let sets = async {
                 let mut published = Vec::with_capacity(pending.len());
                 for set in pending {
@@ -141,6 +151,7 @@ impl Life {
         let change = Change::Clear(sets.clone());
         let outcome = self.shared.swaps.send(self.coordinator.incarnation(), change);
         self.tasks.spawn(async move {
+            let _phase = crash::begin(Phase::Clear);
             let outcome = outcome.await.map_err(|_| swap_loop_gone());
             let _ = report.send(Report::Cleared { sets, outcome });
         });
@@ -191,10 +202,12 @@ impl Life {
         if gone.is_empty() {
             return;
         }
+        crash::at("cleared-before-deletion");
         let publisher = self.shared.publisher.clone();
         // The worker's and not this life's: they may outlive it.
         while worker.discards.try_join_next().is_some() {}
         worker.discards.spawn(async move {
+            let _phase = crash::begin(Phase::Clear);
             for (id, (files, spilled)) in gone {
                 publisher.discard(&id, &files, spilled).await;
             }

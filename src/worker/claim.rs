@@ -10,7 +10,7 @@ use super::{Failure, Shared, Worker};
 use crate::checkpoint::backoff::Backoff;
 use crate::checkpoint::change::{Change, Claim};
 use crate::checkpoint::claim::{check_identity, plan};
-
+use crate::checkpoint::crash::{self, Phase};
 use crate::checkpoint::record::{Files, Record};
 use crate::checkpoint::swap::SwapOutcome;
 
@@ -27,7 +27,9 @@ impl Life {
             return Ok(Vec::new());
         }
         let record = self.claim_in_record(&worker.identity, &partitions).await?;
+        crash::at("claimed-before-recovery");
         self.recover(&record, &partitions).await?;
+        crash::at("recovered-before-first-message");
         let mut starts = Vec::with_capacity(partitions.len());
         for assigned in partitions {
             let partition = assigned.partition;
@@ -53,6 +55,7 @@ impl Life {
         identity: &Identity,
         partitions: &[AssignedPartition],
     ) -> Result<Arc<Record>, Failure> {
+        let _phase = crash::begin(Phase::Swap);
         let shared = Arc::clone(&self.shared);
         let mut backoff = Backoff::new(shared.settings.seed).cap(Duration::from_secs(5));
         loop {
@@ -68,6 +71,7 @@ impl Life {
                 Err(error) => return Err(Failure::Fatal(error)),
             };
             let claim = plan_all(&shared, identity, &record, partitions).map_err(Failure::Fatal)?;
+            crash::at("before-claim");
             let outcome =
                 shared.swaps.send(self.coordinator.incarnation(), Change::Claim(claim)).await;
             match outcome {
@@ -93,6 +97,7 @@ impl Life {
         record: &Record,
         partitions: &[AssignedPartition],
     ) -> Result<(), Failure> {
+        let _phase = crash::begin(Phase::Publish);
         let owners: std::collections::BTreeSet<_> =
             record.partitions().map(|(_, state)| state.owner).collect();
         for set in &record.pending {

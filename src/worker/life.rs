@@ -21,6 +21,7 @@ use super::checkpoints::{Report, task_ended};
 use super::sinks::{SinkHandle, SinkReport};
 use super::{Ended, Failure, Shared, Worker};
 use crate::checkpoint::coordinator::Coordinator;
+use crate::checkpoint::crash;
 use crate::checkpoint::record::SetId;
 
 /// How long an idle worker waits before it looks at the record for the end of
@@ -327,11 +328,17 @@ impl Life {
                 "the group has given our partitions to somebody else",
             )));
         }
+        if touched {
+            crash::at("revoking-before-checkpoint");
+        }
         let result = if touched {
             tokio::time::timeout_at(Instant::from_std(deadline), self.drain(worker, false)).await
         } else {
             Ok(Ok(()))
         };
+        if touched {
+            crash::at("revoked-before-answer");
+        }
         forget(worker);
         self.coordinator.disown(&partitions);
         self.ends.retain(|partition, _| !partitions.contains(partition));

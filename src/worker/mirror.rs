@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::checkpoint::claim::Hint;
+use crate::checkpoint::crash::{self, Phase};
 
 struct Request {
     offsets: Offsets,
@@ -66,8 +67,12 @@ async fn run(
                     (partition, CommittedOffset { offset, hint })
                 })
                 .collect();
+            let _phase = crash::begin(Phase::Clear);
             match committer.commit(&offsets).await {
-                Ok(()) => metrics::counter!("tidelock_offset_commits_total").increment(1),
+                Ok(()) => {
+                    crash::at("offsets-before-clear");
+                    metrics::counter!("tidelock_offset_commits_total").increment(1);
+                }
                 Err(error) => {
                     metrics::counter!("tidelock_offset_commit_failures_total").increment(1);
                     tracing::warn!(%error, "offsets could not be committed to the source; the next checkpoint tries again");

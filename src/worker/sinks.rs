@@ -10,6 +10,8 @@ use tidelock_connector::{Barrier, Batch, Committable, Error, ErrorKind, Result, 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
+use crate::checkpoint::crash::{self, Phase};
+
 /// What a sink's task reports.
 #[derive(Debug)]
 pub(super) enum SinkReport {
@@ -145,6 +147,7 @@ async fn prepared(
     prepare: impl Future<Output = Result<Vec<Committable>>>,
     reports: mpsc::UnboundedSender<SinkReport>,
 ) {
+    let _phase = crash::begin(Phase::Prepare);
     let report = match AssertUnwindSafe(prepare).catch_unwind().await {
         Ok(Ok(files)) => SinkReport::Prepared { checkpoint, sink, files },
         Ok(Err(error)) => SinkReport::Failed { sink, error },
