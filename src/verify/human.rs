@@ -112,6 +112,11 @@ fn show_sink(f: &mut fmt::Formatter<'_>, sink: &SinkVerdict) -> fmt::Result {
             counted(sink.pending_rows, "row")
         );
     }
+    let with_rows: Option<u64> = sink.partitions.iter().map(|p| p.offsets_with_rows).sum();
+    if let Some(with_rows) = with_rows.filter(|_| !sink.partitions.is_empty()) {
+        let have = if with_rows == 1 { "has" } else { "have" };
+        line += &format!("; {} {have} a row", counted(with_rows, "offset"));
+    }
     wrapped(f, &line, "  ")?;
     if sink.other_files + sink.foreign_files > 0 {
         let line = format!(
