@@ -10,6 +10,8 @@
 //! consume, JSON decode, Parquet encode. CPU is user and system time of the
 //! whole process, from start to exit.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark waits on its own thread")]
+
 mod support;
 
 use std::process::{Command, Stdio};

@@ -14,8 +14,8 @@ use tidelock_connector::{
     TopicPartition,
 };
 use tidelock_file::{Compression, ParquetSink};
-use tidelock_json::JsonDecoder;
 use tidelock_json::sample::{self, EventGenerator};
+use tidelock_json::{JsonDecoder, JsonOptions};
 use tidelock_services::{Kafka, S3};
 
 /// What to measure.
@@ -254,7 +254,7 @@ fn events(messages: usize) -> (Vec<u8>, Vec<usize>) {
 }
 
 fn batches(events: &[u8], ends: &[usize]) -> Result<Vec<RecordBatch>> {
-    let mut decoder = JsonDecoder::new(sample::schema())?;
+    let mut decoder = JsonDecoder::new(sample::schema(), JsonOptions::default())?;
     let mut batches = Vec::new();
     let mut begin = 0;
     for (number, end) in ends.iter().enumerate() {

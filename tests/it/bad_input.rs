@@ -156,7 +156,7 @@ fn sasl_ssl_with_scram() {
     let toml = pipeline(kafka, &topic, &target, "")
         .replace(kafka.client().bootstrap(), &sasl.bootstrap)
         .replace("[checkpoint]", &security);
-    let job = Job::new(&toml, None).env("SCRAM_PASSWORD", &sasl.password);
+    let job = Job::new(&toml, None).env("SCRAM_PASSWORD", sasl.password);
     job.ok("run", &["--until-end"]);
     assert_exactly_once(&read_parquet(&target), &kafka.client().end_offsets(&topic).unwrap());
 

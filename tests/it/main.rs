@@ -4,8 +4,12 @@
 //! cannot be had, a test is skipped visibly, or fails when
 //! `TIDELOCK_REQUIRE_SERVICES=1`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
+#![allow(clippy::disallowed_methods, reason = "tests of processes wait on threads of their own")]
+
 mod acknowledge;
 mod bad_input;
+mod crash_points;
 mod examples;
 mod main_job;
 mod runtime;
