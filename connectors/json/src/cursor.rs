@@ -65,7 +65,11 @@ impl<'a> Cursor<'a> {
     #[inline(always)]
     pub(crate) fn skip_space(&mut self) {
         if self.byte() <= b' ' {
-            self.at = self.behind_spaces();
+            // One space is what a serialiser writes, if any.
+            self.at += usize::from(self.byte() == b' ');
+            if self.byte() <= b' ' {
+                self.at = self.behind_spaces();
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 //! The messages of a topic nearly always name their fields in the same order.
 //! So each field remembers which field came behind it the last time, and that
 //! one's key is compared with the bytes at the cursor before anything else.
+//! Fields that the schema does not have are learnt in the same way, up to a
+//! number that bounds the memory: a schema is often only a part of the message.
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::Fields;
@@ -13,12 +15,18 @@ use crate::column::Column;
 use crate::cursor::{Cursor, Step};
 use crate::error::Reason;
 
+/// How many fields without a column, and with names of which length, an object
+/// learns.
+const MAX_STRANGERS: usize = 256;
+const MAX_STRANGE_NAME: usize = 64;
+
 /// The columns of an object.
 #[derive(Debug)]
 pub(crate) struct Object {
     fields: Fields,
+    /// First those of the schema, in its order.
     entries: Vec<Entry>,
-    /// The entries by length and bytes of their names.
+    /// All entries by length and bytes of their names.
     by_name: Vec<usize>,
     /// Which entry came first the last time.
     first: usize,
@@ -29,7 +37,8 @@ pub(crate) struct Object {
 #[derive(Debug)]
 struct Entry {
     key: Key,
-    column: Column,
+    /// None when the schema does not have the field.
+    column: Option<Column>,
     /// Which entry came behind this one the last time.
     next: usize,
 }
@@ -81,7 +90,7 @@ impl Object {
             let name = field.name();
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             let column = Column::new(field, path, strict)?;
-            entries.push(Entry { key: Key::new(name), column, next: index + 1 });
+            entries.push(Entry { key: Key::new(name), column: Some(column), next: index + 1 });
         }
         if let Some(last) = entries.last_mut() {
             last.next = 0;
@@ -98,14 +107,12 @@ impl Object {
             return Err(cursor.mismatch());
         }
         cursor.at += 1;
-        let mut missing = self.entries.len();
+        let mut missing = self.fields.len();
         let mut guess = self.first;
         let mut last = None;
-        if self.entries.get(guess).is_none_or(|entry| !entry.key.is_at(cursor)) {
-            cursor.skip_space();
-            if cursor.byte() == b'}' {
-                return self.close(cursor, missing, row);
-            }
+        cursor.skip_space();
+        if cursor.byte() == b'}' {
+            return self.close(cursor, missing, row);
         }
         loop {
             let index = match self.entries.get(guess) {
@@ -120,26 +127,31 @@ impl Object {
                 }
             };
             cursor.skip_space();
-            if let Some(index) = index {
-                let entry = &mut self.entries[index];
-                if entry.column.len() > row {
-                    // Given twice: the last one counts.
-                    entry.column.truncate(row);
-                } else {
-                    missing -= 1;
+            match index.map(|index| &mut self.entries[index]) {
+                Some(Entry { column: Some(column), next, .. }) => {
+                    if column.len() > row {
+                        // Given twice: the last one counts.
+                        column.truncate(row);
+                    } else {
+                        missing -= 1;
+                    }
+                    cursor.at = column.read(bytes, cursor.at)?;
+                    guess = *next;
                 }
-                cursor.at = entry.column.read(bytes, cursor.at)?;
-                guess = entry.next;
-                last = Some(index);
-            } else {
-                cursor.at = cursor.behind_value()?;
+                Some(Entry { column: None, next, .. }) => {
+                    guess = *next;
+                    cursor.at = cursor.behind_value()?;
+                }
+                None => cursor.at = cursor.behind_value()?,
             }
+            last = index.or(last);
             cursor.skip_space();
             match cursor.byte() {
                 b',' => cursor.at += 1,
                 b'}' => return self.close(cursor, missing, row),
                 _ => return Err(cursor.expected("`,` or `}`")),
             }
+            cursor.skip_space();
         }
     }
 
@@ -154,7 +166,7 @@ impl Object {
 
     /// The entry of the key at the cursor, when it is not the one that was
     /// expected, and where the key and its colon end; none when the schema does
-    /// not have it.
+    /// not have it and it was not learnt either.
     #[inline(never)]
     fn unexpected_key(
         &mut self,
@@ -162,46 +174,65 @@ impl Object {
         guess: usize,
         last: Option<usize>,
     ) -> Step<(Option<usize>, usize)> {
-        cursor.skip_space();
         // One optional field left out is no reason to forget the order.
         let after = self.entries.get(guess).map_or(guess, |entry| entry.next);
-        for index in [guess, after] {
-            if let Some(entry) = self.entries.get(index)
-                && entry.key.is_at(cursor)
-            {
-                return Ok((Some(index), cursor.at + entry.key.text.len()));
-            }
+        if let Some(entry) = self.entries.get(after)
+            && entry.key.is_at(cursor)
+        {
+            return Ok((Some(after), cursor.at + entry.key.text.len()));
         }
         let mut start = cursor;
         let (name, escaped) = cursor.skip_string()?;
-        let found = if escaped {
+        let place = if escaped {
             let mut plain = Vec::new();
             start.copy_string(&mut plain)?;
-            self.find(&plain)
+            self.place(&plain)
         } else {
-            self.find(name)
+            self.place(name)
         };
         cursor.colon()?;
+        let found = match place {
+            Ok(place) => Some(self.by_name[place]),
+            Err(_) if self.strict => return Err(start.error(Reason::Unknown)),
+            Err(_) if escaped => None,
+            Err(place) => self.learn(name, place, guess),
+        };
         match (found, last) {
             (Some(index), Some(last)) => self.entries[last].next = index,
             (Some(index), None) => self.first = index,
-            (None, _) if self.strict => return Err(start.error(Reason::Unknown)),
             (None, _) => {}
         }
         Ok((found, cursor.at))
     }
 
-    fn find(&self, name: &[u8]) -> Option<usize> {
-        let found = self
-            .by_name
-            .binary_search_by_key(&order(name), |&index| order(&self.entries[index].key.name));
-        found.ok().map(|at| self.by_name[at])
+    /// Where the entry of a name stands among the names, or where it would.
+    fn place(&self, name: &[u8]) -> Result<usize, usize> {
+        let name_of = |index: &usize| order(&self.entries[*index].key.name);
+        self.by_name.binary_search_by(|index| name_of(index).cmp(&order(name)))
+    }
+
+    /// Makes an entry of a field that the schema does not have, behind which
+    /// `next` may come.
+    fn learn(&mut self, name: &[u8], place: usize, next: usize) -> Option<usize> {
+        let strangers = self.entries.len() - self.fields.len();
+        if strangers >= MAX_STRANGERS || name.len() > MAX_STRANGE_NAME {
+            return None;
+        }
+        let key = Key::new(std::str::from_utf8(name).ok()?);
+        let index = self.entries.len();
+        self.entries.push(Entry { key, column: None, next });
+        self.by_name.insert(place, index);
+        Some(index)
+    }
+
+    fn columns(&mut self) -> impl Iterator<Item = &mut Column> {
+        self.entries.iter_mut().filter_map(|entry| entry.column.as_mut())
     }
 
     /// Gives a null to every column that the object did not name.
     #[inline(never)]
     fn fill(&mut self, cursor: Cursor<'_>, row: usize) -> Step<()> {
-        for Entry { column, .. } in &mut self.entries {
+        for column in self.columns() {
             if column.len() == row {
                 if !column.nullable {
                     return Err(cursor.error(Reason::Missing).within(&column.label));
@@ -213,27 +244,24 @@ impl Object {
     }
 
     pub(crate) fn push_null(&mut self) {
-        for entry in &mut self.entries {
-            entry.column.push_null();
-        }
+        self.columns().for_each(Column::push_null);
     }
 
     pub(crate) fn truncate(&mut self, len: usize) {
-        for entry in &mut self.entries {
-            entry.column.truncate(len);
-        }
+        self.columns().for_each(|column| column.truncate(len));
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.entries.iter().map(|entry| entry.column.bytes()).sum()
+        self.entries.iter().filter_map(|entry| entry.column.as_ref()).map(Column::bytes).sum()
     }
 
     /// The columns as arrays, and their fields.
     pub(crate) fn finish(&mut self) -> Result<(Fields, Vec<ArrayRef>), ArrowError> {
-        let columns = self.entries.iter_mut().zip(&self.fields);
+        let fields = self.fields.clone();
+        let columns = self.columns().zip(&fields);
         let arrays =
-            columns.map(|(entry, field)| entry.column.finish(field)).collect::<Result<_, _>>()?;
-        Ok((self.fields.clone(), arrays))
+            columns.map(|(column, field)| column.finish(field)).collect::<Result<_, _>>()?;
+        Ok((fields, arrays))
     }
 }
 

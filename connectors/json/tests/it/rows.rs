@@ -42,3 +42,25 @@ fn the_next_batch_begins_empty() {
     }
     assert_eq!(decoder.finish().unwrap().num_rows(), 0);
 }
+
+#[test]
+fn fields_that_the_schema_does_not_have_may_be_as_many_as_they_like() {
+    let mut decoder = decoder(vec![
+        Field::new("a", DataType::Int32, false),
+        Field::new("b", DataType::Int32, true),
+    ]);
+    let long = "x".repeat(1_000);
+    for row in 0..3_000 {
+        let (some, other) = (row % 7, row % 1_000);
+        let message = format!(
+            r#"{{"s{some}":[{row}],"a":{row},"k{other}":"a","{long}{some}":{{"b":1}},"aa":0,"b":{other},"":1}}"#
+        );
+        decoder.decode(message.as_bytes()).unwrap();
+    }
+    let batch = decoder.finish().unwrap();
+    let [a, b] = [0, 1].map(|index| batch.column(index).as_primitive::<Int32Type>().clone());
+    assert_eq!(b.null_count(), 0);
+    for row in 0..3_000 {
+        assert_eq!((a.value(row) as usize, b.value(row) as usize), (row, row % 1_000));
+    }
+}
