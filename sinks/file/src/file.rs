@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use metrics::{Counter, Gauge};
 use tidelock_connector::{Committable, Result, SinkContext};
 use tidelock_store::{StagedWriter, Store};
@@ -133,10 +134,22 @@ impl OpenFile {
         self.share.set(self.encoder.memory() + uploading);
     }
 
-    /// Gives back what memory it can without being closed.
-    pub(crate) async fn relieve(&mut self) -> Result<()> {
+    /// How many bytes wait to be encoded further, rather than to be uploaded.
+    pub(crate) fn encoding(&self) -> usize {
+        self.encoder.memory()
+    }
+
+    /// Ends the row group, and hands on what it came to.
+    pub(crate) async fn flush(&mut self) -> Result<()> {
         self.encoder.flush()?;
         self.send(1).await?;
+        self.count();
+        Ok(())
+    }
+
+    /// Gives back what memory it can without being closed.
+    pub(crate) async fn relieve(&mut self) -> Result<()> {
+        self.flush().await?;
         if let Some(upload) = &mut self.upload {
             upload.settle().await?;
         }
@@ -158,10 +171,12 @@ impl OpenFile {
             self.upload = Some(self.shared.store.stage(&self.staged_path()).await?);
         }
         let Some(upload) = &mut self.upload else { return Ok(()) };
+        let mut waiting: usize = ready.iter().map(Bytes::len).sum();
         for bytes in ready {
+            waiting -= bytes.len();
             upload.write(bytes).await?;
             // Counted as it goes, for this may take long.
-            self.share.set(self.encoder.memory() + upload.held());
+            self.share.set(self.encoder.memory() + waiting + upload.held());
         }
         Ok(())
     }

@@ -31,6 +31,8 @@ use crate::partition::{Part, PartitionBy, Splitter};
 
 /// How many files are being finished at once, of one checkpoint.
 const FINISHING_AT_ONCE: usize = 4;
+/// The size of an uploaded part.
+const ROW_GROUP_WORTH_ENDING: usize = 8 << 20;
 /// How long throwing away waits for the store.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -125,9 +127,7 @@ impl FileWriter {
                 self.early.close(before).await?;
             } else if self.open_files() > self.shared.config.max_open_files {
                 // Not the one that has no rows yet.
-                if let Some(largest) = self.take_largest(Some((index, &part.id))) {
-                    self.early.close(largest).await?;
-                }
+                self.close_largest(Some((index, &part.id))).await?;
             }
         }
         match self.streams[index].files.get_mut(&part.id) {
@@ -151,22 +151,27 @@ impl FileWriter {
         self.streams.iter().map(|stream| stream.files.len()).sum()
     }
 
-    /// Takes out the file that holds most memory.
-    fn take_largest(&mut self, except: Option<(usize, &[u8])>) -> Option<OpenFile> {
-        let (index, id) = self
-            .streams
+    /// The file that holds most memory; of two equals the older one.
+    fn largest(&self, except: Option<(usize, &[u8])>) -> Option<(usize, Box<[u8]>)> {
+        self.streams
             .iter()
             .enumerate()
             .flat_map(|(index, stream)| stream.files.iter().map(move |file| (index, file)))
             .filter(|(index, (id, _))| except != Some((*index, id.as_ref())))
-            // The older of two equals.
             .max_by_key(|(_, (_, file))| (file.held(), std::cmp::Reverse(file.number)))
-            .map(|(index, (id, _))| (index, id.clone()))?;
-        self.streams[index].files.remove(&id)
+            .map(|(index, (id, _))| (index, id.clone()))
     }
 
-    /// Brings the memory down to what is allowed: first by closing files, then
-    /// by waiting for those that are on their way.
+    async fn close_largest(&mut self, except: Option<(usize, &[u8])>) -> Result<()> {
+        let Some((index, id)) = self.largest(except) else { return Ok(()) };
+        match self.streams[index].files.remove(&id) {
+            Some(file) => self.early.close(file).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Brings the memory down to what is allowed: by ending row groups, then by
+    /// closing files, then by waiting for those that are on their way.
     async fn relieve(&mut self) -> Result<()> {
         let limit = self.shared.context.memory;
         while self.budget.used() > limit {
@@ -179,10 +184,10 @@ impl FileWriter {
             if open <= limit / 2 && on_their_way > 0 {
                 self.budget.wait(limit).await;
                 self.early.reap()?;
+            } else if let Some(file) = self.largest_row_group() {
+                file.flush().await?;
             } else if self.open_files() > 1 {
-                if let Some(largest) = self.take_largest(None) {
-                    self.early.close(largest).await?;
-                }
+                self.close_largest(None).await?;
             } else {
                 for file in self.streams.iter_mut().flat_map(|stream| stream.files.values_mut()) {
                     file.relieve().await?;
@@ -195,6 +200,16 @@ impl FileWriter {
             }
         }
         Ok(())
+    }
+
+    /// A file whose row group is worth ending: less than a part of it would
+    /// only wait in another place.
+    fn largest_row_group(&mut self) -> Option<&mut OpenFile> {
+        self.streams
+            .iter_mut()
+            .flat_map(|stream| stream.files.values_mut())
+            .max_by_key(|file| file.encoding())
+            .filter(|file| file.encoding() >= ROW_GROUP_WORTH_ENDING)
     }
 
     /// Lets go of everything that belongs to the current checkpoint.

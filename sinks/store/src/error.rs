@@ -20,11 +20,31 @@ pub(crate) fn store(error: StoreError, action: &str, path: &str) -> Error {
             ErrorKind::Config
         }
         StoreError::JoinError { .. } => ErrorKind::Panic,
+        StoreError::Generic { .. } => by_code(&error),
         // Nothing was asked of the object's state here: 409 and 412 are the
         // store's own quarrels (OperationAborted), and pass.
         _ => ErrorKind::Unavailable,
     };
     Error::new(kind, format!("cannot {action}")).object(path).source(Cause(error))
+}
+
+/// Listing loses the HTTP status on its way through `object_store`; what is
+/// left is the error code of the S3 protocol in the answer's body.
+fn by_code(error: &StoreError) -> ErrorKind {
+    match element(&error.to_string(), "Code") {
+        Some("NoSuchBucket") => ErrorKind::NotFound,
+        Some(
+            "AccessDenied"
+            | "InvalidAccessKeyId"
+            | "SignatureDoesNotMatch"
+            | "InvalidToken"
+            | "ExpiredToken"
+            | "RequestTimeTooSkewed"
+            | "AllAccessDisabled"
+            | "AccountProblem",
+        ) => ErrorKind::Denied,
+        _ => ErrorKind::Unavailable,
+    }
 }
 
 /// Classifies what an object store answered to a *conditional* write.
@@ -100,6 +120,17 @@ mod tests {
         assert!(!error.is_retryable());
         assert!(error.to_string().ends_with("InvalidAccessKeyId: no such key"), "{error}");
         assert_eq!(error.to_string().matches("InvalidAccessKeyId").count(), 1, "{error}");
+    }
+
+    #[test]
+    fn generic_errors_are_told_apart_by_their_code() {
+        let kind = |code: &str| {
+            let source = format!("status: <Error><Code>{code}</Code></Error>").into();
+            store(StoreError::Generic { store: "S3", source }, "list", "a").kind()
+        };
+        assert_eq!(kind("NoSuchBucket"), ErrorKind::NotFound);
+        assert_eq!(kind("SignatureDoesNotMatch"), ErrorKind::Denied);
+        assert_eq!(kind("SlowDown"), ErrorKind::Unavailable);
     }
 
     #[test]

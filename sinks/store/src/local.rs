@@ -206,7 +206,10 @@ pub(crate) fn make_folders(folder: &Path) -> io::Result<()> {
     make_folders(above)?;
     match fs::create_dir(folder) {
         Ok(()) => sync_folder(above),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match folder.is_dir() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        },
         Err(e) => Err(e),
     }
 }

@@ -150,6 +150,9 @@ impl Store {
                 "access is denied: the credentials in the environment are wrong, \
                  or lack the right to list, read, write and delete here"
             }
+            _ if object.hint.is_some() => {
+                "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            }
             _ => "the store cannot be reached: is the endpoint right, and does the server run?",
         };
         let error = match tokio::time::timeout(CHECK_TIMEOUT, object.check()).await {

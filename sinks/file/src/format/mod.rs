@@ -143,6 +143,10 @@ impl io::Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.held += bytes.len();
         self.total += bytes.len() as u64;
+        if self.open.is_empty() && self.total > PIECE_BYTES as u64 {
+            // The file is not a small one: no growing step by step.
+            self.open.reserve_exact(PIECE_BYTES + bytes.len());
+        }
         self.open.extend_from_slice(bytes);
         if self.open.len() >= PIECE_BYTES {
             self.done.push(std::mem::take(&mut self.open).into());

@@ -123,3 +123,26 @@ async fn an_unreachable_endpoint_is_reported_in_time() {
     assert!(error.is_retryable());
     assert!(error.to_string().contains("endpoint=http://127.0.0.1:"), "{error}");
 }
+
+/// Credentials come from the environment, which tests share: tried by hand.
+#[tokio::test]
+async fn a_missing_bucket_is_named() {
+    if std::env::var("TIDELOCK_TEST_STORE").is_err() {
+        eprintln!("skipped: TIDELOCK_TEST_STORE is not set");
+        return;
+    }
+    let none = open("s3://tidelock-has-no-such-bucket/x").check().await.unwrap_err();
+    assert_eq!(none.kind(), ErrorKind::NotFound, "{none}");
+    assert!(none.to_string().contains("create it"), "{none}");
+}
+
+#[tokio::test]
+async fn a_file_in_the_place_of_a_folder_is_a_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    for path in [file.join("below"), file] {
+        let error = open(&path.display().to_string()).check().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    }
+}
