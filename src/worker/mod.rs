@@ -283,9 +283,11 @@ impl Worker {
     }
 
     /// Starts collecting orphans, beside everything else.
-    fn collect_orphans(&self) {
+    fn collect_orphans(&mut self) {
         let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
+        // A short run gives it a moment at its end, or orphans would outlive
+        // any number of short runs.
+        self.discards.spawn(async move {
             if let Err(error) = collect(&shared.pipeline, &shared.publisher, &shared.swaps).await {
                 tracing::warn!(%error, "orphaned staged bytes could not be collected");
             }
