@@ -79,7 +79,7 @@ fn plan(config: &Config) -> Plan {
     )];
     plan.push(("source".to_owned(), owned(&config.source.summary)));
     // The streams of one source have one schema as long as nothing else is said.
-    if let Some(stream) = config.source.source.streams().first() {
+    if let Some(stream) = config.source.streams.first() {
         plan.push(("columns".to_owned(), columns(&stream.schema)));
     }
     for sink in &config.sinks {
@@ -103,7 +103,7 @@ fn plan(config: &Config) -> Plan {
     plan.push((
         "checkpoint".to_owned(),
         vec![
-            row("every", words::duration(checkpoint.interval)),
+            row("every", humantime::format_duration(checkpoint.interval).to_string()),
             row("or every", format!("{} of rows", words::bytes(checkpoint.bytes as u64))),
             row("record", record),
         ],

@@ -23,13 +23,16 @@ pub(super) enum Format {
     Json,
 }
 
+/// And by commands whose answer says it all.
+const QUIET: &str = "error";
+
 /// Begins to log to stderr.
-pub(super) fn init(format: Format) {
+pub(super) fn init(format: Format, quiet: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|error| {
         if std::env::var_os("RUST_LOG").is_some_and(|value| !value.is_empty()) {
             SCREEN.say(&format!("warning: RUST_LOG is not understood: {error}\n"));
         }
-        EnvFilter::new(DEFAULT)
+        EnvFilter::new(if quiet { QUIET } else { DEFAULT })
     });
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -124,7 +124,7 @@ impl From<ConfigErrors> for Failure {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    log::init(cli.log);
+    log::init(cli.log, !matches!(cli.command, Command::Run(_)));
     let json = cli.command.wants_json();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidelock_connector::Error;
+use tidelock_connector::{Error, ErrorKind};
 use tidelock_store::{Store, StoreConfig};
 
 use super::{Exit, Failure, PipelineFile, words};
@@ -27,6 +27,13 @@ pub(super) struct Args {
 pub(super) async fn verify(args: Args) -> Result<Exit, Failure> {
     let config = args.pipeline.load()?;
     let verdict = verdict_on(&config, args.deep).await?;
+    if verdict.record.is_none() && verdict.totals.files == 0 {
+        // Whoever asks in the wrong place must not be told that all is well.
+        let message = "there is neither a record nor a file of this pipeline: \
+                       has it run, and do `url` and `state` say where?";
+        let error = Error::new(ErrorKind::NotFound, message).with("pipeline", &config.name);
+        return Err(Failure::Error(error, Exit::No, serde_json::Map::new()));
+    }
     if args.json {
         words::print_json(&verdict);
     } else {
@@ -37,11 +44,10 @@ pub(super) async fn verify(args: Args) -> Result<Exit, Failure> {
 
 /// Looks at all files of a pipeline.
 pub(super) async fn verdict_on(config: &Config, deep: bool) -> Result<Verdict, Error> {
-    let mut options = VerifyOptions::new(config.name.as_str(), record(config).await?).deep(deep);
+    let mut options = VerifyOptions::new(config.name.as_str(), record(config)?).deep(deep);
     let mut files = false;
     for sink in &config.sinks {
         if let Some(file) = &sink.file {
-            file.store().check().await?;
             options = options.sink(sink.name.as_str(), file.store().clone(), sink.topics.clone());
             files = true;
         }
@@ -54,7 +60,7 @@ pub(super) async fn verdict_on(config: &Config, deep: bool) -> Result<Verdict, E
     crate::verify::verify(&options).await
 }
 
-async fn record(config: &Config) -> Result<Arc<dyn RecordStore>, Error> {
+fn record(config: &Config) -> Result<Arc<dyn RecordStore>, Error> {
     let store = match config.state() {
         // Without a record only gaps between files can be seen.
         State::None => return Ok(Arc::new(MemoryRecord::default())),
@@ -64,6 +70,5 @@ async fn record(config: &Config) -> Result<Arc<dyn RecordStore>, Error> {
             None => Store::open(&StoreConfig::new(""))?,
         },
     };
-    store.check().await?;
     Ok(Arc::new(StoredRecord::new(store, &config.name)))
 }

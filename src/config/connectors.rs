@@ -5,49 +5,28 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tidelock_connector::{Error, Sink, Source as _, Stream};
+use tidelock_connector::{Sink, Stream};
 
+use super::de::read_some;
 use super::node::{Node, Value};
 use super::problem::{Problems, hint};
 use crate::pipeline::PipelineBuilder;
 
 /// `[source]`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SourceConfig {
-    /// The source itself.
-    pub source: AnySource,
     /// The topics that it was told to read; one that begins with `^` is a
     /// regular expression.
     pub topics: Vec<String>,
+    /// The streams that are known before the first record is read.
+    pub streams: Vec<Arc<Stream>>,
     /// Short lines for people: what it is and what it reads.
     pub summary: Vec<(&'static str, String)>,
+    pub(super) attach: Attach,
 }
 
-/// A source of a known kind.
-#[derive(Debug, Clone)]
-pub enum AnySource {
-    /// `type = "kafka"`.
-    #[cfg(feature = "kafka")]
-    Kafka(tidelock_kafka::KafkaSource),
-}
-
-impl AnySource {
-    /// The streams that are known before the first record is read.
-    pub fn streams(&self) -> Vec<Arc<Stream>> {
-        match self {
-            #[cfg(feature = "kafka")]
-            Self::Kafka(source) => source.streams(),
-        }
-    }
-
-    pub(super) fn attach(self, builder: PipelineBuilder) -> PipelineBuilder {
-        let _ = &builder;
-        match self {
-            #[cfg(feature = "kafka")]
-            Self::Kafka(source) => builder.source(source),
-        }
-    }
-}
+/// Makes the source that of a pipeline.
+pub(super) type Attach = Arc<dyn Fn(PipelineBuilder) -> PipelineBuilder + Send + Sync>;
 
 /// One `[[sink]]`.
 #[derive(Clone)]
@@ -56,13 +35,21 @@ pub struct SinkConfig {
     pub name: String,
     /// The topics that it takes; all of them when there are none.
     pub topics: Option<BTreeSet<String>>,
-    /// The sink itself.
+    /// What the pipeline writes to.
     pub sink: Arc<dyn Sink>,
     /// The same, where it writes files.
     #[cfg(feature = "file")]
     pub file: Option<tidelock_file::FileSink>,
     /// Short lines for people: what it is and where it writes.
     pub summary: Vec<(&'static str, String)>,
+}
+
+/// A sink, as the part of the code made it that knows its type.
+pub(super) struct Made {
+    pub(super) sink: Arc<dyn Sink>,
+    #[cfg(feature = "file")]
+    pub(super) file: Option<tidelock_file::FileSink>,
+    pub(super) summary: Vec<(&'static str, String)>,
 }
 
 const SOURCES: &[&str] = &["kafka"];
@@ -90,11 +77,23 @@ pub(super) fn source(
 
 /// Reads one `[[sink]]`.
 pub(super) fn sink(node: &Node, problems: &mut Problems) -> Option<SinkConfig> {
-    match type_of(node, SINKS, problems)? {
+    // The other keys are judged by the sink's own struct.
+    let common: Option<Common> = read_some(node, problems);
+    let kind = type_of(node, SINKS, problems)?;
+    let made: Option<Made> = match kind {
         #[cfg(feature = "file")]
-        kind @ ("parquet" | "file") => super::file::sink(node, kind == "parquet", problems),
+        "parquet" | "file" => super::file::sink(node, COMMON, kind == "parquet", problems),
         other => not_built(node, other, problems),
-    }
+    };
+    let (Common { name, topics }, made) = common.zip(made)?;
+    Some(SinkConfig {
+        name,
+        topics,
+        sink: made.sink,
+        #[cfg(feature = "file")]
+        file: made.file,
+        summary: made.summary,
+    })
 }
 
 fn not_built<T>(node: &Node, kind: &str, problems: &mut Problems) -> Option<T> {
@@ -128,7 +127,8 @@ pub(super) fn type_of<'a>(
 
 /// A connector has found something wrong with its settings as a whole: the key
 /// is pointed at that it speaks of, or else the value.
-pub(super) fn refused(node: &Node, error: &Error, problems: &mut Problems) {
+#[cfg(any(feature = "kafka", feature = "file"))]
+pub(super) fn refused(node: &Node, error: &tidelock_connector::Error, problems: &mut Problems) {
     let text = error.to_string();
     let part = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
     let words: Vec<&str> = text.split(|c| !part(c)).map(|w| w.trim_end_matches('.')).collect();
@@ -143,6 +143,7 @@ pub(super) fn refused(node: &Node, error: &Error, problems: &mut Problems) {
     }
 }
 
+#[cfg(any(feature = "kafka", feature = "file"))]
 fn deepest<'a>(node: &'a Node, is_it: &dyn Fn(&Node) -> bool) -> Option<&'a Node> {
     let children = node.children().iter();
     children.clone().find_map(|child| deepest(child, is_it)).or_else(|| {
@@ -151,19 +152,21 @@ fn deepest<'a>(node: &'a Node, is_it: &dyn Fn(&Node) -> bool) -> Option<&'a Node
     })
 }
 
+#[cfg(any(feature = "kafka", feature = "file"))]
 fn longest<'a>(node: &'a Node, is_it: &dyn Fn(&Node) -> bool) -> Option<&'a Node> {
     let below = node.children().iter().filter_map(|child| longest(child, is_it));
     let here = node.children().iter().filter(|child| is_it(child));
     below.chain(here).max_by_key(|child| child.text().map_or(0, str::len))
 }
 
-/// The keys that every sink has beside its `type`.
+/// What every sink has beside its `type`.
 #[derive(Debug, serde::Deserialize)]
-pub(super) struct Common {
-    pub(super) name: String,
+struct Common {
+    name: String,
     #[serde(default)]
-    pub(super) topics: Option<BTreeSet<String>>,
+    topics: Option<BTreeSet<String>>,
 }
 
-/// The names of those keys.
-pub(super) const COMMON: &[&str] = &["type", "name", "topics"];
+/// The keys of that.
+#[cfg(feature = "file")]
+const COMMON: &[&str] = &["type", "name", "topics"];

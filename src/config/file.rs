@@ -4,30 +4,28 @@ use std::sync::Arc;
 
 use tidelock_file::{FileConfig, FileSink, Format};
 
-use super::connectors::{COMMON, Common, SinkConfig, refused};
-use super::de::{read, read_some};
+use super::connectors::{Made, refused};
+use super::de::read;
 use super::node::Node;
 use super::problem::Problems;
 
-pub(super) fn sink(node: &Node, parquet: bool, problems: &mut Problems) -> Option<SinkConfig> {
-    let common: Option<Common> = read_some(node, problems);
-    let config: Option<FileConfig> = read(node, COMMON, &[], problems);
+/// `own` are the keys that every sink has.
+pub(super) fn sink(
+    node: &Node,
+    own: &[&'static str],
+    parquet: bool,
+    problems: &mut Problems,
+) -> Option<Made> {
+    let config: Option<FileConfig> = read(node, own, &[], problems);
     let fits = fits(node, parquet, problems);
-    let (common, mut config) = common.zip(config)?;
-    if !fits {
-        return None;
-    }
+    let mut config = config.filter(|_| fits)?;
     if parquet {
         config.format = Format::Parquet;
     }
     match FileSink::new(config) {
-        Ok(file) => Some(SinkConfig {
-            name: common.name,
-            topics: common.topics,
-            summary: summary(&file),
-            sink: Arc::new(file.clone()),
-            file: Some(file),
-        }),
+        Ok(file) => {
+            Some(Made { summary: summary(&file), sink: Arc::new(file.clone()), file: Some(file) })
+        }
         Err(error) => {
             refused(node, &error, problems);
             None

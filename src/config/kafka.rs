@@ -1,10 +1,13 @@
 //! `[source] type = "kafka"`.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
+use tidelock_connector::Source as _;
 use tidelock_json::ColumnSpec;
 use tidelock_kafka::{FormatConfig, KafkaConfig, KafkaSource};
 
-use super::connectors::{AnySource, SourceConfig, refused, type_of};
+use super::connectors::{SourceConfig, refused, type_of};
 use super::de::read;
 use super::node::Node;
 use super::problem::Problems;
@@ -26,7 +29,12 @@ pub(super) fn source(
     let topics = config.topics.clone();
     let summary = summary(&config, pipeline.unwrap_or_default());
     match KafkaSource::new(config, pipeline.unwrap_or("-")) {
-        Ok(source) => Some(SourceConfig { source: AnySource::Kafka(source), topics, summary }),
+        Ok(source) => Some(SourceConfig {
+            topics,
+            streams: source.streams(),
+            summary,
+            attach: Arc::new(move |builder| builder.source(source.clone())),
+        }),
         Err(error) => {
             refused(node, &error, problems);
             None

@@ -33,7 +33,7 @@ use tidelock_store::StoreConfig;
 use toml::de::DeTable;
 
 use crate::pipeline::{Pipeline, PipelineBuilder, State};
-pub use connectors::{AnySource, SinkConfig, SourceConfig};
+pub use connectors::{SinkConfig, SourceConfig};
 use node::{Env, Node, Value};
 pub use problem::{ConfigErrors, Mistake};
 use problem::{Problems, hint};
@@ -114,7 +114,7 @@ impl Config {
         for SinkConfig { name, topics, sink, .. } in self.sinks {
             builder = builder.add_sink(name.into(), topics, sink);
         }
-        self.source.source.attach(builder)
+        (self.source.attach)(builder)
     }
 }
 

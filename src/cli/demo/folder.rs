@@ -134,7 +134,7 @@ mod tests {
         let text = pipeline("127.0.0.1:1", "memory:///demo");
         let config = Config::parse(Path::new("p.toml"), &text, &|_| None);
         let config = config.map_err(|errors| errors.to_string()).unwrap();
-        let schema = &config.source.source.streams()[0].schema;
+        let schema = &config.source.streams[0].schema;
         assert_eq!(schema.fields()[..8], sample::schema().fields()[..]);
     }
 
