@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidelock_connector::{Incarnation, OffsetSet, TopicPartition};
 
 use super::crash;
+use super::mutation::{Mutation, planted};
 use super::record::{
     BoundedRun, Cursor, Life, LostSet, PartitionState, PendingSet, Record, Rewind, SetId,
 };
@@ -66,6 +67,9 @@ pub struct Claim {
     pub sinks: BTreeSet<String>,
     /// The bounded run to join, or to begin when none is under way.
     pub run: Option<String>,
+    /// A claim of this incarnation has landed before, so that it may have
+    /// staged something. If it is dead by now it stays dead.
+    pub claimed_before: bool,
 }
 
 /// One partition of a claim.
@@ -187,7 +191,14 @@ pub fn apply(
     change: &Change,
 ) -> Result<(), Refusal> {
     match change {
-        Change::Claim(claim) => apply_claim(record, incarnation, claim)?,
+        Change::Claim(claim) => {
+            // Whoever collects orphans may have counted it among the dead.
+            let forgotten = claim.claimed_before && !record.is_alive(incarnation);
+            if forgotten && !planted(Mutation::ForgottenClaims) {
+                return Err(Refusal::Forgotten);
+            }
+            apply_claim(record, incarnation, claim)?;
+        }
         Change::Advance(advance) => {
             known(record, incarnation)?;
             apply_advance(record, advance)?;
@@ -263,6 +274,10 @@ fn claim_partition(record: &mut Record, us: Incarnation, claimed: &ClaimedPartit
         state.cursors.entry(sink.clone()).or_insert_with(|| Cursor::start(start));
     }
     if let Some(offset) = claimed.rewind_to {
+        if planted(Mutation::CommittedOffsetTrusted) {
+            state.cursors.values_mut().for_each(|cursor| *cursor = Cursor::start(offset));
+            return;
+        }
         rewind(state, offset);
     }
 }
@@ -326,7 +341,8 @@ fn rewind(state: &mut PartitionState, offset: i64) {
 fn apply_advance(record: &mut Record, advance: &Advance) -> Result<(), Refusal> {
     for step in &advance.moves {
         let found = record.partition(&step.partition).map(|state| state.epoch);
-        if found != Some(step.epoch) && !crash::unfenced() {
+        let unfenced = crash::unfenced() || planted(Mutation::NoEpochCheck);
+        if found != Some(step.epoch) && !unfenced {
             return Err(Refusal::Epoch {
                 partition: step.partition.clone(),
                 expected: Some(step.epoch),
@@ -334,10 +350,11 @@ fn apply_advance(record: &mut Record, advance: &Advance) -> Result<(), Refusal> 
             });
         }
         let Some(state) = record.partition_mut(&step.partition) else { continue };
+        let unfenced = crash::unfenced() || planted(Mutation::NoCursorCheck);
         for (sink, (begin, end)) in &step.cursors {
             let cursor = state.cursors.get_mut(sink);
             match cursor {
-                Some(cursor) if *cursor == *begin || crash::unfenced() => {
+                Some(cursor) if *cursor == *begin || unfenced => {
                     debug_assert!(end.next >= begin.next, "I2: a cursor never goes back");
                     *cursor = end.clone();
                 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tidelock_connector::{AssignedPartition, CommittedOffset, Error, ErrorKind, Identity, Result};
 
 use super::change::ClaimedPartition;
+use super::mutation::{Mutation, planted};
 use super::record::Record;
 
 /// What to do when the committed offset was moved from outside.
@@ -114,7 +115,10 @@ pub fn plan(
         (Some(cursor), committed) => {
             check_log(assigned, cursor)?;
             if let Some(committed) = committed {
-                claimed.rewind_to = mirror(record, assigned, cursor, committed, hint, on_reset)?;
+                claimed.rewind_to = match planted(Mutation::CommittedOffsetTrusted) {
+                    true => Some(committed.offset),
+                    false => mirror(record, assigned, cursor, committed, hint, on_reset)?,
+                };
             }
         }
         (None, Some(committed)) => {

@@ -9,6 +9,7 @@
 use tidelock_connector::Result;
 
 use super::crash;
+use super::mutation::{Mutation, planted};
 use super::publish::Publisher;
 use super::swap::Swaps;
 
@@ -16,11 +17,18 @@ use super::swap::Swaps;
 pub async fn collect(pipeline: &str, publisher: &Publisher, swaps: &Swaps) -> Result<usize> {
     let mut collected = 0;
     for committer in publisher.committers().values() {
+        let early = match planted(Mutation::CollectReadsFirst) {
+            true => Some(swaps.read().await?),
+            false => None,
+        };
         let staged = committer.staged(pipeline).await?;
         if staged.is_empty() {
             continue;
         }
-        let record = swaps.read().await?;
+        let record = match early {
+            Some(record) => record,
+            None => swaps.read().await?,
+        };
         for incarnation in staged {
             if record.is_alive(incarnation) {
                 continue;

@@ -17,6 +17,7 @@ use tidelock_connector::{
 };
 
 use super::change::{Advance, Move};
+use super::mutation::{Mutation, planted};
 use super::record::{Cursor, PartitionState, SetId};
 
 /// How many checkpoints may be under way; then reading waits.
@@ -53,7 +54,7 @@ pub struct Prepared {
 }
 
 /// What one sink has prepared at one barrier.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PreparedSet {
     /// Names it.
     pub id: SetId,
@@ -169,6 +170,11 @@ impl Coordinator {
         self.owned.get(partition).map(|owned| owned.position)
     }
 
+    /// The next offset to read of every partition that this life owns.
+    pub fn positions(&self) -> Offsets {
+        self.owned.iter().map(|(partition, owned)| (partition.clone(), owned.position)).collect()
+    }
+
     /// Takes in what a batch covers.
     ///
     /// # Errors
@@ -180,7 +186,7 @@ impl Coordinator {
                 Error::new(ErrorKind::Fenced, "rows of a partition that is not ours").at(partition)
             })?;
             let (Some(first), Some(next)) = (set.first(), set.next()) else { continue };
-            if first != owned.position {
+            if first != owned.position && !planted(Mutation::NoCursorCheck) {
                 return Err(Error::new(
                     ErrorKind::Fenced,
                     format!("coverage begins at {first} and not at {}", owned.position),
@@ -271,7 +277,7 @@ impl Coordinator {
             moves: moves.into_values().collect(),
             sets: Vec::new(),
             phase: Phase::Preparing,
-            offsets: self.owned.iter().map(|(p, owned)| (p.clone(), owned.position)).collect(),
+            offsets: self.positions(),
             clearing: Vec::new(),
         });
         barriers
@@ -300,7 +306,11 @@ impl Coordinator {
     /// prepared, when the outcome of the one before it is known.
     pub fn next_swap(&mut self) -> Option<Prepared> {
         let clear = self.clearable();
-        let entry = self.under_way.iter_mut().find(|entry| entry.phase <= Phase::Swapping)?;
+        let unknown = |phase| match planted(Mutation::NextBeforeKnown) {
+            true => phase < Phase::Swapping,
+            false => phase <= Phase::Swapping,
+        };
+        let entry = self.under_way.iter_mut().find(|entry| unknown(entry.phase))?;
         if entry.phase == Phase::Swapping || !entry.waiting.is_empty() {
             return None;
         }
@@ -309,8 +319,17 @@ impl Coordinator {
         Some(Prepared {
             checkpoint: entry.checkpoint,
             advance: Advance { moves: entry.moves.clone(), pending: Vec::new(), clear },
-            sets: std::mem::take(&mut entry.sets),
+            sets: match planted(Mutation::DiscardAfterAmbiguous) {
+                true => entry.sets.clone(),
+                false => std::mem::take(&mut entry.sets),
+            },
         })
+    }
+
+    /// The sets of swaps whose outcome is unknown; kept for a planted bug only.
+    pub(crate) fn unknown(&self) -> impl Iterator<Item = &PreparedSet> {
+        let unknown = self.under_way.iter().filter(|entry| entry.phase == Phase::Swapping);
+        unknown.flat_map(|entry| &entry.sets)
     }
 
     /// The swap of a checkpoint landed: the checkpoint is committed. Returns

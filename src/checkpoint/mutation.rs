@@ -31,8 +31,6 @@ pub enum Mutation {
     BlindOverwrite,
     /// Orphans are judged by a record that was read before they were listed.
     CollectReadsFirst,
-    /// A claim does not look whether somebody claimed since it was planned.
-    NoClaimEpochCheck,
     /// A worker that was forgotten claims again under the same name.
     ForgottenClaims,
     /// Files are published while the swap that lists them is under way.
@@ -41,6 +39,27 @@ pub enum Mutation {
     CommitBeforeSwap,
     /// Nobody publishes what a dead worker left pending.
     NoRecovery,
+}
+
+impl Mutation {
+    /// Every one of them.
+    pub const ALL: [Self; 15] = [
+        Self::NoSwapNumber,
+        Self::NoEpochCheck,
+        Self::NoCursorCheck,
+        Self::NextBeforeKnown,
+        Self::DiscardAfterAmbiguous,
+        Self::ReadBeforeClaim,
+        Self::ClearBeforePublished,
+        Self::KeyUsedTwice,
+        Self::CommittedOffsetTrusted,
+        Self::BlindOverwrite,
+        Self::CollectReadsFirst,
+        Self::ForgottenClaims,
+        Self::PublishBeforeSwap,
+        Self::CommitBeforeSwap,
+        Self::NoRecovery,
+    ];
 }
 
 #[cfg(feature = "testing")]

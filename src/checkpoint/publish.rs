@@ -89,12 +89,17 @@ impl Publisher {
                 }
                 Ok(Outcome::Missing) => {
                     // Somebody else may have published, cleared and cleaned up.
-                    if self.still_pending(&set.id).await == Some(false) {
-                        return Ok(());
-                    }
-                    let since = *missing_since.get_or_insert_with(tokio::time::Instant::now);
-                    if since.elapsed() >= LOST_AFTER {
-                        return Err(lost(set, file));
+                    match self.still_pending(&set.id).await {
+                        Some(false) => return Ok(()),
+                        Some(true) => {
+                            let now = tokio::time::Instant::now();
+                            let since = *missing_since.get_or_insert(now);
+                            if since.elapsed() >= LOST_AFTER {
+                                return Err(lost(set, file));
+                            }
+                        }
+                        // A record that cannot be read proves no loss.
+                        None => {}
                     }
                 }
                 Err(error) if error.is_retryable() => {

@@ -8,6 +8,8 @@ use tidelock_connector::{Error, ErrorKind, Result};
 use tidelock_store::{Store, Version, Versioned};
 use tokio::sync::Mutex;
 
+use super::mutation::{Mutation, planted};
+
 /// Where a pipeline's record lives: one mutable object, written by
 /// compare-and-swap, and immutable objects beside it.
 ///
@@ -68,6 +70,12 @@ impl RecordStore for StoredRecord {
     }
 
     async fn write(&self, bytes: Bytes, expected: Option<&RecordVersion>) -> Result<RecordVersion> {
+        if planted(Mutation::BlindOverwrite) {
+            self.store.put(&self.object("head.json"), bytes).await?;
+            let found = self.head.read().await?;
+            let gone = || Error::new(ErrorKind::Unavailable, "the record is gone");
+            return found.map(|(_, version)| RecordVersion::Store(version)).ok_or_else(gone);
+        }
         let expected = match expected {
             None => None,
             Some(RecordVersion::Store(version)) => Some(version),

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::backoff::Backoff;
 use super::change::{Change, Refusal, apply};
 use super::crash;
+use super::mutation::{Mutation, planted};
 use super::record::Record;
 use super::store::{RecordStore, RecordVersion};
 
@@ -132,6 +133,16 @@ impl SwapLoop {
             metrics::histogram!("tidelock_swap_merged").record(waiting.len() as f64);
             self.swap(waiting).await;
         }
+    }
+
+    /// Sends what waits while the outcome of the write before is unknown: a
+    /// planted bug.
+    async fn swap_waiting(&mut self) {
+        let mut waiting = Vec::new();
+        while let Ok(more) = self.incoming.try_recv() {
+            waiting.push(more);
+        }
+        self.swap(waiting).await;
     }
 
     /// Brings every request to its outcome.
@@ -277,7 +288,13 @@ impl SwapLoop {
                 }
                 Err(error) => return Err(error),
             }
+            if planted(Mutation::NextBeforeKnown) {
+                Box::pin(self.swap_waiting()).await;
+            }
             let found = self.read().await?;
+            if planted(Mutation::NoSwapNumber) && found.version != attempt.base.version {
+                return Ok(Resolved::Landed(found));
+            }
             if holds(&found.record, &attempt.numbers) {
                 return Ok(Resolved::Landed(found));
             }

@@ -11,6 +11,7 @@ use crate::checkpoint::backoff::Backoff;
 use crate::checkpoint::change::Change;
 use crate::checkpoint::coordinator::{Prepared, PreparedSet};
 use crate::checkpoint::crash::{self, Phase};
+use crate::checkpoint::mutation::{Mutation, planted};
 use crate::checkpoint::publish::file_away;
 use crate::checkpoint::record::{Files, PendingSet, SetId};
 use crate::checkpoint::swap::SwapOutcome;
@@ -57,6 +58,9 @@ impl Life {
             Report::Swapped { checkpoint, pending, outcome } => {
                 self.sequence = landed(outcome?)?;
                 let cleared = self.coordinator.landed(checkpoint);
+                if planted(Mutation::ClearBeforePublished) {
+                    pending.iter().for_each(|set| self.coordinator.may_clear(set.id.clone()));
+                }
                 self.forget_staged(worker, &cleared);
                 self.publish(checkpoint, pending);
                 self.send_next_swap();
@@ -93,6 +97,7 @@ impl Life {
             return;
         };
         let swaps = self.shared.swaps.clone();
+        let publisher = self.shared.publisher.clone();
         let report = self.report.clone();
         let incarnation = self.coordinator.incarnation();
         let settings = self.shared.settings.clone();
@@ -107,6 +112,11 @@ impl Life {
                     advance.pending.push(PendingSet { id, partitions, files });
                 }
                 let pending = advance.pending.clone();
+                if planted(Mutation::PublishBeforeSwap) {
+                    for set in &pending {
+                        publisher.publish(set).await?;
+                    }
+                }
                 let outcome = swaps.send(incarnation, Change::Advance(advance)).await;
                 Ok::<_, Error>((pending, outcome.map_err(|_| swap_loop_gone())?))
             }

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidelock_connector::{AssignedPartition, Error, ErrorKind, Identity, Result, Start};
+use tidelock_connector::{
+    AssignedPartition, Assignment, Error, ErrorKind, Identity, Result, Start,
+};
 
 use super::life::Life;
 use super::{Failure, Shared, Worker};
 use crate::checkpoint::backoff::Backoff;
-use crate::checkpoint::change::{Change, Claim};
+use crate::checkpoint::change::{Change, Claim, Refusal};
 use crate::checkpoint::claim::{check_identity, plan};
 use crate::checkpoint::crash::{self, Phase};
-use crate::checkpoint::record::{Files, Record};
+use crate::checkpoint::mutation::{Mutation, planted};
+use crate::checkpoint::record::{Files, PartitionState, Record};
 use crate::checkpoint::swap::SwapOutcome;
 
 impl Life {
@@ -70,7 +73,9 @@ impl Life {
                 }
                 Err(error) => return Err(Failure::Fatal(error)),
             };
-            let claim = plan_all(&shared, identity, &record, partitions).map_err(Failure::Fatal)?;
+            let mut claim =
+                plan_all(&shared, identity, &record, partitions).map_err(Failure::Fatal)?;
+            claim.claimed_before = self.sequence > 0;
             crash::at("before-claim");
             let outcome =
                 shared.swaps.send(self.coordinator.incarnation(), Change::Claim(claim)).await;
@@ -78,6 +83,12 @@ impl Life {
                 Ok(SwapOutcome::Landed(record)) => {
                     self.sequence = record.sequence;
                     return Ok(record);
+                }
+                Ok(SwapOutcome::Refused(refusal @ Refusal::Forgotten)) => {
+                    return Err(Failure::Restart(Error::new(
+                        ErrorKind::Fenced,
+                        format!("the claim was refused: {refusal}"),
+                    )));
                 }
                 Ok(SwapOutcome::Refused(refusal)) => {
                     metrics::counter!("tidelock_claims_refused_total").increment(1);
@@ -90,6 +101,23 @@ impl Life {
         }
     }
 
+    /// Answers an assignment with what the record says now, and claims it with
+    /// the first rows: a planted bug.
+    pub(super) async fn read_before_claim(
+        &mut self,
+        assignment: Assignment,
+    ) -> Result<(), Failure> {
+        let record = self.shared.swaps.read().await?;
+        let starts = assignment.partitions.iter().map(|assigned| {
+            let next = record.partition(&assigned.partition).and_then(PartitionState::next);
+            let offset = next.unwrap_or(assigned.start);
+            Start { partition: assigned.partition.clone(), offset, end: None }
+        });
+        let _ = assignment.reply.send(starts.collect());
+        self.late.extend(assignment.partitions);
+        Ok(())
+    }
+
     /// Publishes every pending set that touches one of `partitions` or whose
     /// life owns nothing any more.
     async fn recover(
@@ -97,6 +125,9 @@ impl Life {
         record: &Record,
         partitions: &[AssignedPartition],
     ) -> Result<(), Failure> {
+        if planted(Mutation::NoRecovery) {
+            return Ok(());
+        }
         let _phase = crash::begin(Phase::Publish);
         let owners: std::collections::BTreeSet<_> =
             record.partitions().map(|(_, state)| state.owner).collect();
@@ -138,6 +169,7 @@ fn plan_all(
         partitions: Vec::with_capacity(partitions.len()),
         sinks: shared.sinks.iter().map(|(route, _)| route.name.to_string()).collect(),
         run: shared.run.clone(),
+        claimed_before: false,
     };
     for assigned in partitions {
         let sinks = shared

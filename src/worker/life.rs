@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelock_connector::{
-    Batch, Committable, Coverage, Error, ErrorKind, Event, Revocation, SinkContext, Stream,
-    TopicPartition,
+    AssignedPartition, Batch, Committable, Coverage, Error, ErrorKind, Event, Revocation,
+    SinkContext, Stream, TopicPartition,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -22,6 +22,7 @@ use super::sinks::{SinkHandle, SinkReport};
 use super::{Ended, Failure, Shared, Worker};
 use crate::checkpoint::coordinator::Coordinator;
 use crate::checkpoint::crash;
+use crate::checkpoint::mutation::{Mutation, planted};
 use crate::checkpoint::record::SetId;
 
 /// How long an idle worker waits before it looks at the record for the end of
@@ -54,6 +55,8 @@ pub(super) struct Life {
     open_bytes: usize,
     /// Streams before and after the transforms.
     streams: Vec<(Arc<Stream>, Arc<Stream>)>,
+    /// What is read before it was claimed, if that bug is planted.
+    pub(super) late: Vec<AssignedPartition>,
     saw_run: bool,
     /// When to look after idle things.
     look: Instant,
@@ -104,6 +107,7 @@ impl Life {
             due: None,
             open_bytes: 0,
             streams: Vec::new(),
+            late: Vec::new(),
             saw_run: false,
             look: Instant::now() + LOOK_AGAIN,
         })
@@ -119,6 +123,11 @@ impl Life {
 
     async fn end(mut self) {
         self.tasks.abort_all();
+        if planted(Mutation::DiscardAfterAmbiguous) {
+            for set in self.coordinator.unknown() {
+                self.shared.publisher.discard(&set.id, &set.files, None).await;
+            }
+        }
         for sink in self.sinks {
             sink.discard().await;
         }
@@ -137,6 +146,9 @@ impl Life {
             }
             if self.is_due() && self.coordinator.has_room() {
                 self.barrier(false);
+                if planted(Mutation::CommitBeforeSwap) {
+                    worker.mirror.commit(self.coordinator.positions(), self.sequence);
+                }
             }
             // Due while two are under way: reading waits.
             let overdue = self.is_due();
@@ -178,11 +190,24 @@ impl Life {
             Ok(Event::Covered(coverage)) => self.on_covered(&coverage)?,
             Ok(Event::Assigned(assignment)) => {
                 worker.identity = assignment.identity.clone();
+                let ours =
+                    |a: &AssignedPartition| self.coordinator.position(&a.partition).is_some();
+                if assignment.partitions.iter().any(ours) {
+                    worker.note(assignment);
+                    return Err(Failure::Restart(Error::new(
+                        ErrorKind::Fenced,
+                        "a partition of ours was assigned to us anew",
+                    )));
+                }
                 for assigned in &assignment.partitions {
                     worker.assigned.insert(assigned.partition.clone(), assigned.clone());
                 }
-                let starts = self.claim(worker, assignment.partitions).await?;
-                let _ = assignment.reply.send(starts);
+                if planted(Mutation::ReadBeforeClaim) {
+                    self.read_before_claim(assignment).await?;
+                } else {
+                    let starts = self.claim(worker, assignment.partitions).await?;
+                    let _ = assignment.reply.send(starts);
+                }
             }
             Ok(Event::Revoking(revocation)) => return self.on_revoking(worker, revocation).await,
             Ok(Event::Idle) => {}
@@ -220,6 +245,8 @@ impl Life {
     }
 
     async fn on_batch(&mut self, worker: &mut Worker, batch: Batch) -> Result<(), Failure> {
+        let late = std::mem::take(&mut self.late);
+        self.claim(worker, late).await?;
         let rows_in = batch.num_rows() as u64;
         self.shared.progress.read(rows_in, batch.rejected.len() as u64);
         let batch = self.transform(worker, batch)?;

@@ -40,6 +40,7 @@ use crate::checkpoint::backoff::Backoff;
 use crate::checkpoint::claim::OnExternalReset;
 use crate::checkpoint::collect::collect;
 use crate::checkpoint::coordinator::SinkRoute;
+use crate::checkpoint::mutation::{Mutation, planted};
 use crate::checkpoint::publish::Publisher;
 use crate::checkpoint::swap::Swaps;
 use crate::progress::Progress;
@@ -86,7 +87,8 @@ impl Lives {
         match self {
             Self::Random => Incarnation::new(),
             Self::Counted(count, seed) => {
-                let number = u128::from(count.fetch_add(1, Ordering::Relaxed));
+                let step = u64::from(!planted(Mutation::KeyUsedTwice));
+                let number = u128::from(count.fetch_add(step, Ordering::Relaxed));
                 Incarnation::from_u128(u128::from(*seed) << 64 | number)
             }
         }
@@ -228,8 +230,10 @@ impl Worker {
         loop {
             let event = tokio::select! {
                 biased;
-                event = self.reader.next() => event,
+                // First: a reader that always has something would make us wait
+                // for ever.
                 () = tokio::time::sleep_until(until) => return Ok(()),
+                event = self.reader.next() => event,
             };
             match event {
                 Ok(Event::Assigned(assignment)) => self.note(assignment),
