@@ -61,9 +61,11 @@ pub struct Plan {
     pub weather: Weather,
     /// Between two blows of fate, in milliseconds.
     pub blow_every: (u64, u64),
-    /// What becomes of one call to the store, counted over all processes from
-    /// 1, whatever the weather.
-    pub strike: Option<(u64, Fate)>,
+    /// What becomes of single calls to the store, counted over all processes
+    /// from 1, whatever the weather.
+    pub strikes: Vec<(u64, Fate)>,
+    /// No blows and no chance in what is written: the same few rows each time.
+    pub scripted: bool,
 }
 
 impl Plan {
@@ -71,7 +73,7 @@ impl Plan {
     pub fn of(seed: u64) -> Self {
         let mut dice = Dice::new(seed ^ 0xa5a5_5a5a);
         let rates = [0, 0, 5, 15, 40];
-        let mut rate = |dice: &mut Dice| *dice.pick(&rates);
+        let rate = |dice: &mut Dice| *dice.pick(&rates);
         let weather = Weather {
             lost: rate(&mut dice),
             ambiguous: rate(&mut dice),
@@ -100,7 +102,32 @@ impl Plan {
             faults_for: dice.millis(4_000..=9_000),
             weather,
             blow_every: *dice.pick(&[(100, 500), (200, 1_200), (500, 2_500)]),
-            strike: None,
+            strikes: Vec::new(),
+            scripted: false,
+        }
+    }
+
+    /// Two workers, one partition, three checkpoints, and no fault but the
+    /// given ones.
+    pub fn small_scope(strikes: Vec<(u64, Fate)>) -> Self {
+        Self {
+            seed: 1,
+            processes: 2,
+            workers: 1,
+            partitions: 1,
+            sinks: 1,
+            interval: Duration::from_millis(200),
+            filter: false,
+            split_files: false,
+            spill: false,
+            latest: false,
+            session_timeout: Duration::from_millis(400),
+            revoke_timeout: Duration::from_millis(400),
+            faults_for: Duration::from_millis(1_500),
+            weather: Weather::default(),
+            blow_every: (500, 500),
+            strikes,
+            scripted: true,
         }
     }
 }

@@ -79,13 +79,11 @@ impl State {
         }
     }
 
-    fn fate(&mut self, pid: Pid) -> Fate {
+    fn fate(&mut self) -> Fate {
         self.calls += 1;
         self.stats.calls += 1;
-        if let Some((call, fate)) = self.plan.strike
-            && call == self.calls
-        {
-            return fate;
+        if let Some((_, fate)) = self.plan.strikes.iter().find(|(call, _)| *call == self.calls) {
+            return *fate;
         }
         let weather = &self.weather;
         let table = [
@@ -97,7 +95,6 @@ impl State {
             (weather.crash_late, Fate::CrashLate),
         ];
         let mut draw = self.dice.number() % 1000;
-        let _ = pid;
         for (rate, fate) in table {
             if draw < rate {
                 return fate;
@@ -136,7 +133,7 @@ impl ProcessStore {
         world.gate(pid).await;
         let (fate, ways) = {
             let mut state = world.lock();
-            let fate = state.fate(pid);
+            let fate = state.fate();
             let ways = state.ways();
             if fate != Fate::Fine {
                 let call = request.shown().0;
@@ -193,28 +190,28 @@ async fn deliver(
 ) {
     tokio::time::sleep(ways.there).await;
     let reply = match fate {
-        Fate::Fine => world.change(|state| state.apply(pid, &request)),
+        Fate::Fine => world.lock().apply(pid, &request),
         Fate::Lost | Fate::CrashBefore => Err(broken("the request was lost")),
         Fate::Ambiguous => {
-            let _ = world.change(|state| state.apply(pid, &request));
+            let _ = world.lock().apply(pid, &request);
             Err(broken("the answer was lost"))
         }
         Fate::Late | Fate::CrashLate => {
             let world = Arc::clone(&world);
             tokio::spawn(async move {
                 tokio::time::sleep(ways.late).await;
-                let _ = world.change(|state| state.apply(pid, &request));
+                let _ = world.lock().apply(pid, &request);
             });
             Err(broken("nobody answered"))
         }
         Fate::CrashAfter => {
-            let reply = world.change(|state| state.apply(pid, &request));
+            let reply = world.lock().apply(pid, &request);
             world.kill(pid, "after a call");
             reply
         }
-        Fate::StopBefore => world.change(|state| state.apply(pid, &request)),
+        Fate::StopBefore => world.lock().apply(pid, &request),
         Fate::StopAfter => {
-            let reply = world.change(|state| state.apply(pid, &request));
+            let reply = world.lock().apply(pid, &request);
             world.stop_for_long(pid);
             reply
         }

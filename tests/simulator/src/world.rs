@@ -142,7 +142,7 @@ impl World {
     }
 
     /// Kills a process where it stands; the group finds out later.
-    pub(crate) fn kill(&self, pid: Pid, why: &str) {
+    pub(crate) fn kill(self: &Arc<Self>, pid: Pid, why: &str) {
         let task = self.change(|state| {
             let process = state.processes.get_mut(&pid)?;
             if process.dead {
@@ -152,13 +152,13 @@ impl World {
             let task = process.task.take();
             state.stats.kills += 1;
             state.step(pid, format_args!("killed {why}"));
-            let after = state.plan.session_timeout;
-            state.group.will_expire(pid, Instant::now() + after);
-            task
+            Some(task)
         });
+        let Some(task) = task else { return };
         if let Some(task) = task {
             task.abort();
         }
+        self.expire_later(pid);
     }
 
     /// Stops a process as SIGSTOP does, for as long as `wait`.
@@ -174,7 +174,6 @@ impl World {
             let after = state.plan.session_timeout;
             if wait > after {
                 state.stats.zombies += 1;
-                state.group.will_expire(pid, Instant::now() + after);
             }
             Some(())
         });
@@ -184,7 +183,26 @@ impl World {
                 tokio::time::sleep(wait).await;
                 world.resume(pid);
             });
+            self.expire_later(pid);
         }
+    }
+
+    /// The group gives up a member that says nothing for too long.
+    fn expire_later(self: &Arc<Self>, pid: Pid) {
+        let world = Arc::clone(self);
+        let after = world.lock().plan.session_timeout;
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            world.change(|state| {
+                let Some(process) = state.processes.get(&pid) else { return };
+                let dead = process.dead;
+                if dead || process.stopped {
+                    state.step(pid, format_args!("expires"));
+                    state.group.expire(pid, dead, &mut state.dice);
+                    state.stats.rebalances += 1;
+                }
+            });
+        });
     }
 
     fn resume(&self, pid: Pid) {
