@@ -45,7 +45,7 @@ async fn a_removed_sibling_is_named_with_its_offsets() {
         lake.delete(sibling).await;
         let verdict = lake.verify().await;
         assert_eq!(kinds(&verdict), [MissingFile], "{verdict}");
-        assert_eq!(verdict.problems[0].files, [sibling.clone()]);
+        assert_eq!(verdict.problems[0].files, std::slice::from_ref(sibling));
         assert_eq!(offsets(&verdict, 0), ["0: 100..200", "1: 100..200"]);
     }
 }
@@ -138,7 +138,7 @@ async fn a_sidecar_that_is_gone_is_no_missing_file() {
     lake.delete(&format!("_tidelock/pipe/footers/{sibling}.json")).await;
     let verdict = lake.verify().await;
     assert_eq!(kinds(&verdict), [UnreadableFile], "{verdict}");
-    assert_eq!(verdict.problems[0].files, [sibling.clone()]);
+    assert_eq!(verdict.problems[0].files, std::slice::from_ref(sibling));
 }
 
 #[tokio::test]
