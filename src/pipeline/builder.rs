@@ -236,6 +236,19 @@ impl PipelineBuilder {
                 return Err(Error::config(format!("two sinks are called {:?}", route.name)));
             }
         }
+        let mut homes = BTreeSet::new();
+        for (route, sink) in &self.sinks {
+            let Some(home) = sink.home() else { continue };
+            let url = home.url.trim_end_matches('/').to_owned();
+            if !homes.insert(url) {
+                // Their staged files and their names would be the same.
+                return Err(Error::config(format!(
+                    "sink {:?} writes to {}, where another sink of the pipeline writes: give each \
+                     a URL of its own",
+                    route.name, home.url
+                )));
+            }
+        }
         if self.settings.workers == 0 {
             return Err(Error::config("a pipeline needs at least one worker"));
         }

@@ -388,3 +388,21 @@ async fn contradictions_stop_the_run_with_a_decision_to_make() {
     assert!(error.to_string().contains("100..120"), "{error}");
     assert_eq!(sink.files().rows().len(), 100);
 }
+
+#[test]
+fn two_sinks_do_not_write_to_one_url() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = || {
+        let url = folder.path().display().to_string();
+        tidelock::file::ParquetSink::builder(url).build().unwrap()
+    };
+    let built = Pipeline::builder("p")
+        .source(MemorySource::new().topic("t", 1))
+        .sink("one", sink())
+        .sink("two", sink())
+        .state(fresh_state())
+        .build();
+    let error = built.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("two"), "{error}");
+}
