@@ -13,4 +13,5 @@ mod crash_points;
 mod examples;
 mod main_job;
 mod runtime;
+mod storm;
 mod support;

@@ -19,19 +19,24 @@
 //! ```
 //! A seed repeats the choices, not the timing: it is a storm of real processes.
 
+mod crew;
 mod http;
 mod judge;
+mod outage;
 mod producer;
 mod proxy;
 mod rig;
+mod scenario;
 mod storm;
 mod verify;
 mod worker;
 
 pub use judge::{Judgement, judge};
+pub use outage::{Outage, Outages, Victim, outages};
 pub use producer::{Outcome, Produced, Producer};
 pub use proxy::{Fault, FaultProxy, Rates};
 pub use rig::{PARTITIONS, Plan, Program, Rig, SESSION_TIMEOUT};
+pub use scenario::{Fate, Misfortune, suffer};
 pub use storm::{Report, Weather, faults, storm};
 pub use verify::Verdicts;
 pub use worker::{Phase, Worker};

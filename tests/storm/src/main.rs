@@ -4,9 +4,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use serde::Serialize;
 use tidelock_connector::{Error, ErrorKind, Result};
 use tidelock_services::{Kafka, S3, S3Kind, Toxiproxy};
-use tidelock_storm::{Plan, Program, Rig, Weather, faults, storm};
+use tidelock_storm::{
+    Misfortune, Plan, Program, Rates, Rig, Victim, Weather, faults, outages, storm, suffer,
+};
 
 /// The allocator of `tidelock`, which this is too.
 #[global_allocator]
@@ -40,6 +43,17 @@ struct Args {
     /// Messages a second.
     #[arg(long, default_value_t = 2_000)]
     rate: u32,
+    /// Instead of a storm: the store, the broker and both are away for so many
+    /// seconds each.
+    #[arg(long, value_name = "SECONDS")]
+    outage: Option<u64>,
+    /// Instead of a storm: so many revocations while uploads crawl.
+    #[arg(long, value_name = "TIMES")]
+    slow_revokes: Option<u32>,
+    /// Instead of a storm: so many members that sleep longer than the group
+    /// waits.
+    #[arg(long, value_name = "TIMES")]
+    long_stops: Option<u32>,
     /// The group's newer protocol, with its assignor on the broker.
     #[arg(long)]
     consumer_protocol: bool,
@@ -89,39 +103,65 @@ fn run(args: &Args) -> Result<bool> {
     let seed = args.seed.unwrap_or_else(rand::random);
     eprintln!("seed {seed}");
     let program = program(args)?;
-    let kafka = Kafka::start_private()?;
-    let s3 = S3::start_private(args.store.into())?;
-    let toxiproxy = if args.proxy { Some(Toxiproxy::start_private()?) } else { None };
+    let mut kafka = Kafka::start_private()?;
+    let mut s3 = S3::start_private(args.store.into())?;
+    let crawl = args.slow_revokes.is_some();
+    let toxiproxy = if args.proxy || crawl { Some(Toxiproxy::start_private()?) } else { None };
+    let rig = Rig::new(program, kafka.client(), &s3, toxiproxy.as_ref(), plan(args, seed))?;
+    let outcome = happen(args, &rig, &mut kafka, &mut s3);
+    if args.keep || !matches!(outcome, Ok(true)) {
+        eprintln!("the logs are in {}", rig.keep().display());
+    }
+    outcome
+}
+
+fn plan(args: &Args, seed: u64) -> Plan {
     let mut plan = Plan::new(seed);
-    plan.faults = args.proxy.then(faults);
+    if args.proxy {
+        plan.faults = Some(faults());
+    } else if args.slow_revokes.is_some() {
+        plan.faults = Some(Rates::none());
+        plan.max_poll_interval = Duration::from_secs(6);
+    }
     plan.unfenced = args.no_fencing;
     if args.consumer_protocol {
         plan.librdkafka.insert("group.protocol".to_owned(), "consumer".to_owned());
     }
-    let rig = Rig::new(program, kafka.client(), &s3, toxiproxy.as_ref(), plan)?;
-    let weather = Weather {
-        kills: args.kills,
-        limit: Duration::from_secs(60 * args.minutes),
-        rate: args.rate,
+    plan
+}
+
+fn happen(args: &Args, rig: &Rig, kafka: &mut Kafka, s3: &mut S3) -> Result<bool> {
+    if let Some(seconds) = args.outage {
+        let length = Duration::from_secs(seconds);
+        let seen = outages(rig, kafka, s3, &Victim::ALL, length, args.rate)?;
+        tell(&seen)?;
+        return Ok(seen.verified && seen.judgement.is_clean());
+    }
+    let misfortune = match (args.slow_revokes, args.long_stops) {
+        (Some(times), _) => Some((Misfortune::SlowRevoke, times)),
+        (None, Some(times)) => Some((Misfortune::LongStop, times)),
+        (None, None) => None,
     };
-    let outcome = storm(&rig, &weather);
-    let report = match outcome {
-        Ok(report) => report,
-        Err(error) => {
-            eprintln!("the logs are in {}", rig.keep().display());
-            return Err(error);
-        }
-    };
+    if let Some((misfortune, times)) = misfortune {
+        let seen = suffer(rig, misfortune, times, args.rate)?;
+        tell(&seen)?;
+        return Ok(seen.verified && seen.judgement.is_clean());
+    }
+    let limit = Duration::from_secs(60 * args.minutes);
+    let seen = storm(rig, &Weather { kills: args.kills, limit, rate: args.rate })?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+        tell(&seen)?;
     } else {
-        println!("{report}");
+        println!("{seen}");
     }
-    let good = if args.no_fencing { report.judgement.duplicates > 0 } else { report.is_clean() };
-    if !good || args.keep {
-        eprintln!("the logs are in {}", rig.keep().display());
-    }
-    Ok(good)
+    Ok(if args.no_fencing { seen.judgement.duplicates > 0 } else { seen.is_clean() })
+}
+
+fn tell(seen: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(seen)
+        .map_err(|e| Error::new(ErrorKind::Other, "cannot write the report").source(e))?;
+    println!("{text}");
+    Ok(())
 }
 
 fn program(args: &Args) -> Result<Program> {

@@ -171,9 +171,11 @@ impl Work {
         producer.begin()?;
         for number in numbers {
             let shade = ["red", "green", "blue"][self.random.random_range(0..3)];
-            let fill = self.random.random_range(0..150);
+            // Nothing that a codec could make small: uploads are to have a size.
+            let body: [u64; 4] = self.random.random();
+            let [a, b, c, d] = body;
             let value =
-                format!(r#"{{"number":{number},"shade":"{shade}","body":"{:x<fill$}"}}"#, "");
+                format!(r#"{{"number":{number},"shade":"{shade}","body":"{a:x}{b:x}{c:x}{d:x}"}}"#);
             let partition = self.random.random_range(0..PARTITIONS);
             producer.send(&self.topic, Message::new(value).partition(partition))?;
         }

@@ -63,6 +63,8 @@ pub struct Plan {
     pub max_poll_interval: Duration,
     /// Fencing is switched off: the control.
     pub unfenced: bool,
+    /// The memory budget of a worker, as the pipeline file has it.
+    pub memory: &'static str,
 }
 
 impl Plan {
@@ -74,6 +76,7 @@ impl Plan {
             librdkafka: BTreeMap::new(),
             max_poll_interval: Duration::from_secs(30),
             unfenced: false,
+            memory: "64MiB",
         }
     }
 }
@@ -184,6 +187,7 @@ impl Rig {
         let Self { kafka, topic, bucket, plan, .. } = self;
         let brokers = kafka.bootstrap();
         let session = SESSION_TIMEOUT.as_millis();
+        let memory = plan.memory;
         let poll = plan.max_poll_interval.as_millis();
         let mut passed = String::new();
         for (key, value) in &plan.librdkafka {
@@ -211,6 +215,8 @@ schema = [
 ]
 [checkpoint]
 interval = "1s"
+[runtime]
+memory = "{memory}"
 [[sink]]
 name = "lake"
 type = "parquet"

@@ -12,17 +12,18 @@ use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 use tidelock_connector::{Error, ErrorKind, Result};
 
-use crate::judge::{self, Judgement, judge};
+use crate::crew::Crew;
+use crate::judge::{Judgement, judge};
 use crate::producer::Producer;
-use crate::proxy::{Fault, Rates};
+use crate::proxy::{Fault, FaultProxy, Rates};
 use crate::rig::{Rig, SESSION_TIMEOUT};
 use crate::verify::{self, Verdicts};
-use crate::worker::{Phase, Worker};
+use crate::worker::Phase;
 
 /// Members that are always wanted.
 const MEMBERS: usize = 3;
-/// How long after the storm everything may take to be in files (L1).
-const CALM: Duration = Duration::from_secs(120);
+/// After so long a blow falls whether or not anything was published.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// How long a phase is waited for.
 const AIM: Duration = Duration::from_secs(4);
 
@@ -182,35 +183,26 @@ pub fn storm(rig: &Rig, weather: &Weather) -> Result<Report> {
 }
 
 fn counts(rig: &Rig) -> BTreeMap<String, u64> {
-    let counts = rig.faults.as_ref().map(crate::proxy::FaultProxy::counts).unwrap_or_default();
+    let counts = rig.faults.as_ref().map(FaultProxy::counts).unwrap_or_default();
     counts.into_iter().map(|(fault, count)| (format!("{fault:?}"), count)).collect()
 }
 
-/// A place for a member.
-struct Slot {
-    worker: Option<Worker>,
-    /// When a killed one is started again.
-    start_at: Instant,
-}
-
 struct Storm<'a> {
-    rig: &'a Rig,
+    crew: Crew<'a>,
     random: StdRng,
-    slots: Vec<Slot>,
-    extra: Option<(Worker, Instant)>,
-    lives: u32,
+    unfenced: bool,
+    /// When the extra member leaves.
+    leaves_at: Instant,
     report: Report,
 }
 
 impl<'a> Storm<'a> {
     fn new(rig: &'a Rig) -> Self {
-        let slot = || Slot { worker: None, start_at: Instant::now() };
         Self {
-            rig,
+            crew: Crew::new(rig, MEMBERS),
             random: StdRng::seed_from_u64(rig.plan.seed ^ 0x5707),
-            slots: (0..MEMBERS).map(|_| slot()).collect(),
-            extra: None,
-            lives: 0,
+            unfenced: rig.plan.unfenced,
+            leaves_at: Instant::now(),
             report: Report { seed: rig.plan.seed, ..Report::default() },
         }
     }
@@ -218,63 +210,23 @@ impl<'a> Storm<'a> {
     fn rage(&mut self, weather: &Weather) -> Result<()> {
         let end = Instant::now() + weather.limit;
         let mut next = Instant::now() + Duration::from_secs(3);
+        let mut seen = 0;
         while self.report.killed() < weather.kills && Instant::now() < end {
-            self.tend()?;
-            if Instant::now() >= next {
+            self.crew.tend()?;
+            if Instant::now() >= self.leaves_at {
+                let well = self.random.random_bool(0.7);
+                self.crew.dismiss(well)?;
+            }
+            // A blow at a group that has not got up proves nothing: something
+            // has to be published between two of them.
+            let published = self.crew.published();
+            let flows = published > seen;
+            if Instant::now() >= next && flows || Instant::now() >= next + PATIENCE {
                 self.strike()?;
                 next = Instant::now() + self.millis(200..1_200);
+                seen = self.crew.published();
             }
             crate::pause(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-
-    /// Starts who is due, wakes who has slept, and lets nobody end unnoticed.
-    fn tend(&mut self) -> Result<()> {
-        let now = Instant::now();
-        for index in 0..self.slots.len() {
-            let slot = &mut self.slots[index];
-            match &mut slot.worker {
-                Some(worker) => {
-                    if worker.stopped_until.is_some_and(|until| until <= now) {
-                        worker.resume();
-                    }
-                    if let Some(status) = worker.ended()? {
-                        if !self.rig.plan.unfenced {
-                            return Err(worker.unexpected(status));
-                        }
-                        self.bury(index);
-                    }
-                }
-                None if slot.start_at <= now => {
-                    self.lives += 1;
-                    let name = format!("worker-{index}-{}", self.lives);
-                    self.slots[index].worker = Some(Worker::start(self.rig, &name, &[])?);
-                }
-                None => {}
-            }
-        }
-        self.tend_extra(now)
-    }
-
-    /// An extra member leaves well or badly when its time is over.
-    fn tend_extra(&mut self, now: Instant) -> Result<()> {
-        let Some((worker, until)) = &mut self.extra else { return Ok(()) };
-        if let Some(status) = worker.ended()?
-            && !self.rig.plan.unfenced
-        {
-            return Err(worker.unexpected(status));
-        }
-        if *until > now {
-            return Ok(());
-        }
-        if self.random.random_bool(0.3) || self.rig.plan.unfenced {
-            worker.kill_in(Phase::Read, Duration::ZERO, Duration::ZERO)?;
-        } else {
-            worker.finish(Duration::from_secs(60))?;
-        }
-        if let Some((worker, _)) = self.extra.take() {
-            self.note(worker);
         }
         Ok(())
     }
@@ -282,11 +234,14 @@ impl<'a> Storm<'a> {
     /// One blow: mostly a kill, sometimes a stop or another member.
     fn strike(&mut self) -> Result<()> {
         // Zombies are what fencing is for: the control has more of them.
-        let stops = if self.rig.plan.unfenced { 0.5 } else { 0.2 };
+        let stops = if self.unfenced { 0.5 } else { 0.2 };
         if self.random.random_bool(stops) {
             self.stop();
         } else if self.random.random_bool(0.15) {
-            self.invite()?;
+            if self.crew.invite()? {
+                self.report.rebalances += 1;
+                self.leaves_at = Instant::now() + self.millis(3_000..8_000);
+            }
         } else {
             self.kill()?;
         }
@@ -296,23 +251,13 @@ impl<'a> Storm<'a> {
     /// Stops a random worker for longer than the group waits.
     fn stop(&mut self) {
         let time = SESSION_TIMEOUT + self.millis(300..2_500);
-        let index = self.random.random_range(0..self.slots.len());
-        if let Some(worker) = &mut self.slots[index].worker
+        let place = self.random.random_range(0..MEMBERS);
+        if let Some(worker) = self.crew.member(place)
             && worker.stopped_until.is_none()
         {
             worker.stop_for(time);
             self.report.stops += 1;
         }
-    }
-
-    fn invite(&mut self) -> Result<()> {
-        if self.extra.is_none() {
-            self.lives += 1;
-            let worker = Worker::start(self.rig, &format!("extra-{}", self.lives), &[])?;
-            self.extra = Some((worker, Instant::now() + self.millis(2_000..6_000)));
-            self.report.rebalances += 1;
-        }
-        Ok(())
     }
 
     /// Kills a random worker that is in business, in the phase that was hit
@@ -323,77 +268,34 @@ impl<'a> Storm<'a> {
             .into_iter()
             .min_by_key(|phase| kills.get(phase).copied().unwrap_or(0))
             .unwrap_or(Phase::Read);
-        let first = self.random.random_range(0..self.slots.len());
-        let order = (0..self.slots.len()).map(|step| (first + step) % MEMBERS);
+        let first = self.random.random_range(0..MEMBERS);
         let after = Duration::from_micros(self.random.random_range(0..3_000));
-        for index in order {
-            if let Some(worker) = &mut self.slots[index].worker
+        for place in (0..MEMBERS).map(|step| (first + step) % MEMBERS) {
+            if let Some(worker) = self.crew.member(place)
                 && worker.stopped_until.is_none()
                 && worker.published() > 0
             {
                 let phase = worker.kill_in(wanted, AIM, after)?;
                 *self.report.kills.entry(phase).or_default() += 1;
-                self.bury(index);
+                let after = self.millis(0..1_000);
+                self.crew.bury(place, after);
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    fn bury(&mut self, index: usize) {
-        if let Some(worker) = self.slots[index].worker.take() {
-            self.note(worker);
-        }
-        self.slots[index].start_at = Instant::now() + self.millis(0..1_000);
-    }
-
-    /// Takes down what a life has to say for itself.
-    fn note(&mut self, mut worker: Worker) {
-        self.report.peak_mib = self.report.peak_mib.max(worker.peak_mib());
-        self.report.refused += worker.said(&["the checkpoint was refused"]);
-        self.report.restarts += worker.said(&["starting over from the last checkpoint"]);
-    }
-
     fn millis(&mut self, range: std::ops::Range<u64>) -> Duration {
         Duration::from_millis(self.random.random_range(range))
     }
 
-    /// After the storm everything that was produced is in files (L1), and
-    /// everybody stops when asked to.
+    /// Brings everybody to rest.
     fn calm(&mut self) -> Result<()> {
-        if let Some(faults) = &self.rig.faults {
-            faults.set_rates(Rates::none());
-        }
-        let begun = Instant::now();
-        let ends = judge::ends(self.rig)?;
-        for slot in &mut self.slots {
-            slot.start_at = begun;
-        }
-        while self.rig.kafka.committed_offsets(&self.rig.topic, &self.rig.topic)? != ends {
-            self.tend()?;
-            if begun.elapsed() > CALM {
-                if self.rig.plan.unfenced {
-                    break;
-                }
-                let committed =
-                    self.rig.kafka.committed_offsets(&self.rig.topic, &self.rig.topic)?;
-                let text = format!("after {CALM:?} of calm {committed:?} of {ends:?} is committed");
-                return Err(Error::new(ErrorKind::Other, text));
-            }
-            crate::pause(Duration::from_millis(200));
-        }
-        self.report.calm_s = begun.elapsed().as_secs_f64();
-        let extra = self.extra.take().map(|(worker, _)| worker);
-        let workers: Vec<_> = self.slots.iter_mut().filter_map(|slot| slot.worker.take()).collect();
-        for mut worker in workers.into_iter().chain(extra) {
-            worker.resume();
-            if self.rig.plan.unfenced {
-                worker.kill_in(Phase::Read, Duration::ZERO, Duration::ZERO)?;
-            } else {
-                worker.finish(Duration::from_secs(60))?;
-            }
-            self.note(worker);
-        }
+        self.report.calm_s = self.crew.calm()?.as_secs_f64();
+        let figures = &self.crew.figures;
+        self.report.refused = figures.refused;
+        self.report.restarts = figures.restarts;
+        self.report.peak_mib = figures.peak_mib;
         Ok(())
     }
 }

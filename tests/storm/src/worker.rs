@@ -99,6 +99,8 @@ impl Phases {
 pub struct Worker {
     child: Child,
     log: PathBuf,
+    /// Where its metrics are.
+    metrics: String,
     phases: Phases,
     peak_kib: u64,
     /// Until when it is stopped.
@@ -111,13 +113,14 @@ impl Worker {
     ///
     /// # Errors
     /// When the program does not start.
-    pub fn start(rig: &Rig, name: &str, arguments: &[&str]) -> Result<Self> {
+    pub fn start(rig: &Rig, name: &str) -> Result<Self> {
+        let metrics = free_address()?;
         let log = rig.folder().join(format!("{name}.log"));
         let phases = rig.folder().join(format!("{name}.phases"));
         let file = File::create(&log).map_err(io)?;
         let child = rig
             // However we end, the workers end with us.
-            .command("run", false, &[&["--tied-to-stdin"], arguments].concat())
+            .command("run", false, &["--tied-to-stdin", "--metrics", &metrics])
             .stdin(Stdio::piped())
             .env("TIDELOCK_PHASE_FILE", &phases)
             .env("RUST_LOG", "info")
@@ -125,12 +128,31 @@ impl Worker {
             .stderr(Stdio::from(file))
             .spawn()
             .map_err(io)?;
-        Ok(Self { child, log, phases: Phases::new(phases), peak_kib: 0, stopped_until: None })
+        Ok(Self {
+            child,
+            log,
+            metrics,
+            phases: Phases::new(phases),
+            peak_kib: 0,
+            stopped_until: None,
+        })
     }
 
-    /// The file with everything that it said.
-    pub fn log(&self) -> &Path {
-        &self.log
+    /// The last things that it said.
+    pub fn last_words(&self) -> String {
+        tail(&self.log)
+    }
+
+    /// The sum of a counter over all its labels; 0 when it does not answer.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = ureq::get(format!("http://{}/metrics", self.metrics))
+            .call()
+            .and_then(|mut answer| answer.body_mut().read_to_string())
+            .unwrap_or_default();
+        text.lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 
     /// The largest resident memory seen, in MiB.
@@ -253,8 +275,14 @@ impl Drop for Worker {
     }
 }
 
+/// A loopback address that nobody listens on.
+fn free_address() -> Result<String> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(io)?;
+    Ok(listener.local_addr().map_err(io)?.to_string())
+}
+
 /// The last lines of a log.
-pub(crate) fn tail(path: &Path) -> String {
+fn tail(path: &Path) -> String {
     let log = std::fs::read(path).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let lines: Vec<&str> = log.lines().collect();

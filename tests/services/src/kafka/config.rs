@@ -61,6 +61,9 @@ group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 group.consumer.min.session.timeout.ms=1000
 group.consumer.min.heartbeat.interval.ms=300
+# With the newer group protocol it is the broker that says.
+group.consumer.session.timeout.ms=1500
+group.consumer.heartbeat.interval.ms=300
 
 # A misspelt topic is an error.
 auto.create.topics.enable=false
