@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod doctor;
+pub mod offsets;
 mod pipeline;
 mod progress;
 #[cfg(feature = "file")]

@@ -9,6 +9,7 @@
 //! | [`swap`] | the only writer of the record in a process |
 //! | [`publish`] | the second phase |
 //! | [`collect`] | orphans |
+//! | [`lost`] | committed files that are gone, and how to go on |
 //! | [`store`] | the port to wherever the record lives |
 //! | [`crash`] | named moments for tests to strike at |
 //!
@@ -22,6 +23,7 @@ pub mod coordinator;
 pub mod crash;
 #[doc(hidden)]
 pub mod mutation;
+pub mod lost;
 pub mod publish;
 pub mod record;
 pub mod store;

@@ -26,6 +26,15 @@ const PARALLEL: usize = 8;
 /// How long missing bytes may stay missing before they count as lost.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 
+/// What is left of a set; nothing of either where its list of files is gone.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// These files are visible.
+    pub visible: Vec<Committable>,
+    /// These are neither staged nor visible.
+    pub missing: Vec<Committable>,
+}
+
 /// Publishes sets; cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
@@ -61,6 +70,38 @@ impl Publisher {
             .try_collect::<()>()
             .await?;
         Ok(files)
+    }
+
+    /// Looks which files of a set that cannot be published as a whole are
+    /// visible, and makes visible what still can be.
+    ///
+    /// # Errors
+    /// Whatever a committer says that trying again does not mend.
+    pub async fn survey(&self, set: &PendingSet) -> Result<Survey> {
+        let committer = self.committer(&set.id)?;
+        let mut survey = Survey::default();
+        let files = match load(self.swaps.store().as_ref(), set).await {
+            Ok(files) => files,
+            Err(error) if error.kind() == ErrorKind::DataLoss => return Ok(survey),
+            Err(error) => return Err(error),
+        };
+        for file in files {
+            let mut backoff = Backoff::new(seed(&file.name));
+            let outcome = loop {
+                match committer.commit(&file).await {
+                    Err(error) if error.is_retryable() => {
+                        tracing::warn!(%error, file = file.name, "publishing failed, trying again");
+                        backoff.wait().await;
+                    }
+                    outcome => break outcome?,
+                }
+            };
+            match outcome {
+                Outcome::Committed | Outcome::AlreadyCommitted => survey.visible.push(file),
+                Outcome::Missing => survey.missing.push(file),
+            }
+        }
+        Ok(survey)
     }
 
     fn committer(&self, id: &SetId) -> Result<&Arc<dyn Committer>> {

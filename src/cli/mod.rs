@@ -8,12 +8,15 @@
 //!   below the log; elsewhere the log is JSON lines.
 
 mod check;
+mod confirm;
 #[cfg(all(feature = "kafka", feature = "file"))]
 mod demo;
 mod doctor;
 mod figures;
 mod live;
 mod log;
+mod offsets;
+mod record;
 mod run;
 mod screen;
 #[cfg(feature = "file")]
@@ -85,6 +88,8 @@ enum Command {
     Verify(verify::Args),
     /// Try what a store really does, and say which guarantees hold on it.
     Doctor(doctor::Args),
+    /// Show the record beside the group's offsets, and move them.
+    Offsets(offsets::Args),
 }
 
 impl Command {
@@ -97,6 +102,7 @@ impl Command {
             #[cfg(feature = "file")]
             Self::Verify(args) => args.json,
             Self::Doctor(args) => args.json,
+            Self::Offsets(args) => args.wants_json(),
         }
     }
 }
@@ -150,6 +156,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         #[cfg(feature = "file")]
         Command::Verify(args) => verify::verify(args).await,
         Command::Doctor(args) => doctor::doctor(args).await,
+        Command::Offsets(args) => offsets::offsets(args).await,
     }
 }
 

@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use serde::Serialize;
 use tidelock_connector::Error;
 
+use super::confirm::confirmed;
 use super::live::Live;
+use super::screen::SCREEN;
 use super::{Exit, Failure, PipelineFile, figures, words};
+use crate::checkpoint::lost::OnLost;
 use crate::pipeline::shutdown_on_ctrl_c;
 use crate::progress::Report;
 
@@ -24,9 +27,38 @@ pub(super) struct Args {
     /// Serve metrics to Prometheus, for example at 127.0.0.1:9464.
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
+    /// What to do when files of a committed checkpoint are lost before they are
+    /// visible; replay shows what that repeats, and asks.
+    #[arg(long, value_enum, default_value_t, value_name = "POLICY")]
+    on_lost: LostPolicy,
+    /// Agree to what a replay repeats without being asked.
+    #[arg(long, short)]
+    yes: bool,
     /// End at once when stdin is closed: the process that holds it is gone.
     #[arg(long, hide = true)]
     tied_to_stdin: bool,
+}
+
+/// What to do about lost files.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum LostPolicy {
+    /// Stop, and name them.
+    #[default]
+    Stop,
+    /// Read their offsets again.
+    Replay,
+}
+
+impl LostPolicy {
+    fn on_lost(self, yes: bool) -> OnLost {
+        match self {
+            Self::Stop => OnLost::Stop,
+            Self::Replay => OnLost::replay_if(move |loss| {
+                SCREEN.say(&loss.render());
+                yes || confirmed("replay it?")
+            }),
+        }
+    }
 }
 
 /// The closing report.
@@ -45,7 +77,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     }
     let config = args.pipeline.load()?;
     figures::install(args.metrics.or(config.runtime.metrics))?;
-    let pipeline = config.into_builder().until_end(args.until_end).build()?;
+    let on_lost = args.on_lost.on_lost(args.yes);
+    let pipeline = config.into_builder().until_end(args.until_end).on_lost(on_lost).build()?;
     let (name, progress) = (pipeline.name().to_owned(), pipeline.progress());
     let live = Live::start(&name, pipeline.progress(), args.until_end);
     let outcome = pipeline.run(shutdown_on_ctrl_c()).await;

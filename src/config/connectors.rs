@@ -10,6 +10,7 @@ use tidelock_connector::{Sink, Stream};
 use super::de::read_some;
 use super::node::{Node, Value};
 use super::problem::{Problems, hint};
+use crate::offsets::Group;
 use crate::pipeline::PipelineBuilder;
 
 /// `[source]`.
@@ -22,6 +23,8 @@ pub struct SourceConfig {
     pub streams: Vec<Arc<Stream>>,
     /// Short lines for people: what it is and what it reads.
     pub summary: Vec<(&'static str, String)>,
+    /// The consumer group, asked from outside, where the source has one.
+    pub group: Option<Arc<dyn Group>>,
     pub(super) attach: Attach,
 }
 

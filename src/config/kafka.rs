@@ -30,6 +30,7 @@ pub(super) fn source(
     let summary = summary(&config, pipeline.unwrap_or_default());
     match KafkaSource::new(config, pipeline.unwrap_or("-")) {
         Ok(source) => Some(SourceConfig {
+            group: Some(Arc::new(source.admin())),
             topics,
             streams: source.streams(),
             summary,

@@ -11,6 +11,7 @@ use tidelock_store::StoreConfig;
 use super::{Pipeline, defaults};
 use crate::checkpoint::claim::OnExternalReset;
 use crate::checkpoint::coordinator::SinkRoute;
+use crate::checkpoint::lost::OnLost;
 use crate::checkpoint::publish::INLINE_BYTES;
 use crate::checkpoint::store::RecordStore;
 use crate::progress::{Progress, Report};
@@ -78,6 +79,7 @@ impl PipelineBuilder {
                 workers: 1,
                 memory: defaults::MEMORY,
                 on_external_reset: OnExternalReset::Stop,
+                on_lost: OnLost::Stop,
                 retry_limit: None,
                 seed: rand::random(),
                 inline_bytes: INLINE_BYTES,
@@ -192,6 +194,14 @@ impl PipelineBuilder {
     #[must_use]
     pub fn on_external_reset(mut self, policy: OnExternalReset) -> Self {
         self.settings.on_external_reset = policy;
+        self
+    }
+
+    /// Sets what to do when files of a committed checkpoint are lost before
+    /// they are visible. The run stops if unset.
+    #[must_use]
+    pub fn on_lost(mut self, policy: OnLost) -> Self {
+        self.settings.on_lost = policy;
         self
     }
 

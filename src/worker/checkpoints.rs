@@ -72,7 +72,7 @@ impl Life {
                 self.forget_staged(worker, &sets);
             }
             Report::Published { checkpoint, sets } => {
-                for (id, published) in sets? {
+                for (id, published) in sets.map_err(|error| self.not_published(error))? {
                     self.progress_published(&id.sink, &published.0);
                     self.staged.insert(id.clone(), published);
                     self.coordinator.may_clear(id);

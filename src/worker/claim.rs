@@ -139,7 +139,10 @@ impl Life {
             }
             tracing::info!(sink = set.id.sink, checkpoint = set.id.checkpoint,
                 incarnation = %set.id.incarnation, "publishing what another life left pending");
-            let files = self.shared.publisher.publish(set).await?;
+            let files = match self.shared.publisher.publish(set).await {
+                Ok(files) => files,
+                Err(error) => return Err(self.replay(set, error).await),
+            };
             self.progress_published(&set.id.sink, &files);
             self.staged.insert(set.id.clone(), (files, spilled(&set.files)));
             self.coordinator.may_clear(set.id.clone());

@@ -21,6 +21,7 @@ mod checkpoints;
 mod claim;
 mod life;
 mod mirror;
+mod replay;
 mod sinks;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ use crate::checkpoint::backoff::Backoff;
 use crate::checkpoint::claim::OnExternalReset;
 use crate::checkpoint::collect::collect;
 use crate::checkpoint::coordinator::SinkRoute;
+use crate::checkpoint::lost::OnLost;
 use crate::checkpoint::mutation::{Mutation, planted};
 use crate::checkpoint::publish::Publisher;
 use crate::checkpoint::swap::Swaps;
@@ -103,6 +105,7 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
     pub(crate) memory: usize,
     pub(crate) on_external_reset: OnExternalReset,
+    pub(crate) on_lost: OnLost,
     pub(crate) retry_limit: Option<u32>,
     pub(crate) seed: u64,
     pub(crate) inline_bytes: usize,

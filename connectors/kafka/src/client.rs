@@ -159,11 +159,7 @@ pub(crate) fn member(
     client.set("client.id", format!("tidelock-{worker}"));
     client.set("group.id", group);
     client.set("max.poll.interval.ms", config.max_poll_interval.as_millis().to_string());
-    let isolation = match config.isolation {
-        Isolation::ReadCommitted => "read_committed",
-        Isolation::ReadUncommitted => "read_uncommitted",
-    };
-    client.set("isolation.level", isolation);
+    client.set("isolation.level", isolation(config));
     // The promises that everything else rests upon come last.
     client.set("enable.auto.commit", "false");
     client.set("enable.auto.offset.store", "false");
@@ -171,6 +167,14 @@ pub(crate) fn member(
     client.set("enable.partition.eof", "true");
     client.set_log_level(RDKafkaLogLevel::Info);
     client
+}
+
+/// The isolation, as librdkafka calls it.
+pub(crate) fn isolation(config: &KafkaConfig) -> &'static str {
+    match config.isolation {
+        Isolation::ReadCommitted => "read_committed",
+        Isolation::ReadUncommitted => "read_uncommitted",
+    }
 }
 
 #[cfg(test)]

@@ -37,7 +37,9 @@ impl OffsetCommitter for KafkaCommitter {
     }
 }
 
-fn commit(consumer: &Consumer, offsets: &CommittedOffsets) -> Result<()> {
+/// Commits, and waits for the answer. A consumer that is no member of the group
+/// may do so while the group has no members.
+pub(crate) fn commit(consumer: &Consumer, offsets: &CommittedOffsets) -> Result<()> {
     let doing = "committing offsets";
     let mut list = TopicPartitionList::with_capacity(offsets.len());
     for (partition, CommittedOffset { offset, hint }) in offsets {

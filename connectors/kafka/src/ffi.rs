@@ -1,9 +1,9 @@
 //! The one file that talks to librdkafka without rust-rdkafka in between.
 //!
-//! Three things are missing there: a queue per partition that is drained many
+//! Four things are missing there: a queue per partition that is drained many
 //! messages at a time (its `PartitionQueue` hands out one by one, at a
-//! third more CPU), the watermarks that fetching has seen anyway, and the ids
-//! of topics.
+//! third more CPU), the watermarks that fetching has seen anyway, the ids
+//! of topics, and the members of groups of both protocols.
 //!
 //! # What librdkafka 2.12 does
 //! * A partition's queue is *detached* by forwarding it to nowhere. That marks
@@ -315,6 +315,66 @@ pub(crate) fn topic_ids<C: ConsumerContext>(
         let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
         let topics = if count == 0 { &[] } else { slice::from_raw_parts(topics, count) };
         Some(topics.iter().filter_map(|topic| topic_id(*topic)).collect())
+    }
+}
+
+/// How many members a group has, by whichever protocol; `None` where nobody
+/// answers in time.
+pub(crate) fn group_members<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    group: &CStr,
+    timeout: Duration,
+) -> Option<Result<usize, RDKafkaErrorCode>> {
+    let client = consumer.client().native_ptr();
+    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    let mut names = [group.as_ptr()];
+    // SAFETY: as in `topic_ids`.
+    unsafe {
+        let queue = Owned::new(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy)?;
+        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+        let options = Owned::new(
+            sys::rd_kafka_AdminOptions_new(client, operation),
+            sys::rd_kafka_AdminOptions_destroy,
+        )?;
+        let mut text: [c_char; 256] = [0; 256];
+        sys::rd_kafka_AdminOptions_set_request_timeout(
+            options.get(),
+            timeout_ms,
+            text.as_mut_ptr(),
+            text.len(),
+        );
+        sys::rd_kafka_DescribeConsumerGroups(
+            client,
+            names.as_mut_ptr(),
+            names.len(),
+            options.get(),
+            queue.get(),
+        );
+        let event = Owned::new(
+            sys::rd_kafka_queue_poll(queue.get(), timeout_ms),
+            sys::rd_kafka_event_destroy,
+        )?;
+        let error = sys::rd_kafka_event_error(event.get());
+        if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Some(Err(error.into()));
+        }
+        let result = sys::rd_kafka_event_DescribeConsumerGroups_result(event.get());
+        if result.is_null() {
+            return None;
+        }
+        let mut count = 0;
+        let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count);
+        if count == 0 {
+            return Some(Ok(0));
+        }
+        let error = sys::rd_kafka_ConsumerGroupDescription_error(*groups);
+        if !error.is_null() {
+            let code = sys::rd_kafka_error_code(error);
+            if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Some(Err(code.into()));
+            }
+        }
+        Some(Ok(sys::rd_kafka_ConsumerGroupDescription_member_count(*groups)))
     }
 }
 

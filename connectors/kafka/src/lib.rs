@@ -43,6 +43,7 @@
 //! * Rebalance events are hints, not safety: fencing is the business of the
 //!   pipeline's record.
 
+mod admin;
 mod builder;
 mod client;
 mod commit;
@@ -67,6 +68,7 @@ mod stats;
 mod track;
 mod values;
 
+pub use admin::GroupAdmin;
 pub use builder::KafkaSourceBuilder;
 pub use config::{
     Assignor, Coordinate, FormatConfig, Isolation, KafkaConfig, OnBadRecord, StartAt, Threshold,

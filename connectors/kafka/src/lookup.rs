@@ -122,7 +122,7 @@ impl Asker {
 }
 
 /// Asks once about all partitions.
-fn look_up(
+pub(crate) fn look_up(
     consumer: &Consumer,
     start: &StartAt,
     partitions: &[TopicPartition],

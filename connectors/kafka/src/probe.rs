@@ -41,12 +41,19 @@ impl<'a> Probe<'a> {
     pub(crate) fn new(config: &'a KafkaConfig, group: &str) -> Result<Self> {
         let mut settings = client::connection(config);
         settings.set("group.id", group);
+        // What is asked for as the end must be what members take for it.
+        settings.set("isolation.level", client::isolation(config));
         // Not every setting of a member is one of a client without a group.
         settings.remove("group.protocol").remove("group.remote.assignor");
         let consumer = settings
             .create_with_context(Notes::default())
             .map_err(|error| errors::failed("setting up the Kafka client", error))?;
         Ok(Self { config, consumer })
+    }
+
+    /// The client, for further questions.
+    pub(crate) fn into_consumer(self) -> Consumer {
+        self.consumer
     }
 
     /// The topics of the configuration, in its order; those behind a regular

@@ -10,6 +10,7 @@ use tidelock_connector::{
 };
 use tokio::sync::mpsc::unbounded_channel;
 
+use crate::admin::GroupAdmin;
 use crate::builder::KafkaSourceBuilder;
 use crate::client::{self, Limits};
 use crate::commit::KafkaCommitter;
@@ -46,6 +47,11 @@ impl KafkaSource {
     /// and its consumer group.
     pub fn builder(brokers: &str, group_id: &str) -> KafkaSourceBuilder {
         KafkaSourceBuilder::new(brokers, group_id)
+    }
+
+    /// What operators ask of the group, beside its members.
+    pub fn admin(&self) -> GroupAdmin {
+        GroupAdmin::new(Arc::clone(&self.settings))
     }
 
     pub(crate) fn from_settings(settings: Arc<Settings>) -> Self {
