@@ -15,5 +15,6 @@ mod lost;
 mod main_job;
 mod offsets;
 mod runtime;
+#[cfg(feature = "storm")]
 mod storm;
 mod support;

@@ -78,7 +78,10 @@ pub(crate) fn cursors_never_go_back(before: &Record, after: &Record) -> Found {
             continue;
         }
         if is.origin != was.origin {
-            return Some(format!("the origin of {partition} moved: {} to {}", was.origin, is.origin));
+            return Some(format!(
+                "the origin of {partition} moved: {} to {}",
+                was.origin, is.origin
+            ));
         }
         for (sink, cursor) in &was.cursors {
             let Some(now) = is.cursors.get(sink) else {
@@ -110,7 +113,9 @@ pub(crate) fn pending_leaves_published(
         .filter(|set| !after.is_pending(&set.id))
         .filter(|set| !after.lost.iter().any(|lost| lost.id == set.id))
         .find(|set| !is_published(set))
-        .map(|set| format!("{}/{} left the record unpublished", set.id.incarnation, set.id.checkpoint))
+        .map(|set| {
+            format!("{}/{} left the record unpublished", set.id.incarnation, set.id.checkpoint)
+        })
 }
 
 /// I4: what became pending covers, without a gap or an overlap, what the
@@ -128,7 +133,8 @@ pub(crate) fn sets_tile(before: &Record, after: &Record) -> Found {
             continue;
         }
         for (sink, cursor) in &is.cursors {
-            let filed = |state: &PartitionState| state.cursors.get(sink).map(|c: &Cursor| c.filed_to);
+            let filed =
+                |state: &PartitionState| state.cursors.get(sink).map(|c: &Cursor| c.filed_to);
             let mut at = was.and_then(filed).unwrap_or(cursor.origin);
             let mut ranges = fresh.remove(&(sink.as_str(), partition.clone())).unwrap_or_default();
             ranges.sort_unstable();
@@ -156,7 +162,10 @@ pub(crate) fn only_owners_move_cursors(before: &Record, after: &Record) -> Found
     for (partition, was, is) in changes(before, after) {
         let Some(was) = was else { continue };
         if is.epoch < was.epoch {
-            return Some(format!("the epoch of {partition} fell from {} to {}", was.epoch, is.epoch));
+            return Some(format!(
+                "the epoch of {partition} fell from {} to {}",
+                was.epoch, is.epoch
+            ));
         }
         if is.owner != was.owner && is.epoch == was.epoch {
             return Some(format!("{partition} has another owner under epoch {}", is.epoch));
@@ -179,9 +188,8 @@ pub(crate) fn only_owners_move_cursors(before: &Record, after: &Record) -> Found
 
 /// S1.
 pub(crate) fn is_successor(before: &Record, after: &Record) -> Found {
-    (after.sequence != before.sequence + 1).then(|| {
-        format!("version {} was replaced by version {}", before.sequence, after.sequence)
-    })
+    (after.sequence != before.sequence + 1)
+        .then(|| format!("version {} was replaced by version {}", before.sequence, after.sequence))
 }
 
 /// I9.

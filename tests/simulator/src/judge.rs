@@ -91,7 +91,8 @@ impl State {
                 let number = partition.partition;
                 let epoch = self.watcher.epochs.get(&(id, number)).copied();
                 if epoch != Some(covered.epoch) {
-                    let what = format!("{key} tells epoch {}, and landed under {epoch:?}", covered.epoch);
+                    let what =
+                        format!("{key} tells epoch {}, and landed under {epoch:?}", covered.epoch);
                     return Err(Violation::new(Invariant::I5, what));
                 }
                 let covered = covered.offsets.ranges().iter().map(|range| (range.from, range.to));
@@ -107,7 +108,9 @@ impl State {
             for (from, to) in ranges {
                 if from != at {
                     let what = if from > at { "gap" } else { "overlap" };
-                    return Err(broken(format!("{what} in partition {partition} at {at} and {from}")));
+                    return Err(broken(format!(
+                        "{what} in partition {partition} at {at} and {from}"
+                    )));
                 }
                 at = to;
             }

@@ -7,9 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use chrono::DateTime;
 use object_store::path::Path;
-use object_store::{
-    CopyMode, Error, GetRange, ListResult, ObjectMeta, PutMode, PutResult, Result,
-};
+use object_store::{CopyMode, Error, GetRange, ListResult, ObjectMeta, PutMode, PutResult, Result};
 
 /// One object.
 #[derive(Debug, Clone)]

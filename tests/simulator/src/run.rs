@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelock::checkpoint::mutation::{self, Mutation};
+use tidelock::checkpoint::record::PartitionState;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -210,7 +211,7 @@ impl State {
         let record = &self.watcher.record;
         for partition in self.log.numbers() {
             let end = self.log.end(partition);
-            let next = record.partition(&tp(partition)).and_then(|state| state.next());
+            let next = record.partition(&tp(partition)).and_then(PartitionState::next);
             if next != Some(end) {
                 return Some(format!("partition {partition} stands at {next:?} of {end}"));
             }
@@ -220,11 +221,14 @@ impl State {
     }
 }
 
+/// The process on a machine, and how to ask it to stop.
+type Running = Option<(Pid, Option<oneshot::Sender<()>>)>;
+
 /// A machine: one process after another runs on it.
 #[derive(Debug, Clone)]
 struct Slot {
     number: u32,
-    now: Arc<std::sync::Mutex<Option<(Pid, Option<oneshot::Sender<()>>)>>>,
+    now: Arc<std::sync::Mutex<Running>>,
 }
 
 impl Slot {
@@ -232,9 +236,7 @@ impl Slot {
         Self { number: number as u32, now: Arc::default() }
     }
 
-    fn lock(
-        &self,
-    ) -> std::sync::MutexGuard<'_, Option<(Pid, Option<oneshot::Sender<()>>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Running> {
         self.now.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 

@@ -130,7 +130,9 @@ impl SourceReader for Reader {
             self.world.gate(self.pid).await;
             self.changed.mark_unchanged();
             if let Some(leaving) = &mut self.leaving {
-                let overdue = timeout_at(leaving.deadline, &mut leaving.done).await.is_err();
+                // Done, dropped or too late: the partitions go in any case.
+                let _ = timeout_at(leaving.deadline, &mut leaving.done).await;
+                let overdue = Instant::now() >= leaving.deadline;
                 self.world.gate(self.pid).await;
                 self.leave(overdue);
             }
@@ -181,7 +183,10 @@ impl Reader {
             if state.dice.chance(state.weather.stale_reads) {
                 // Rows that were fetched before, or a fetch that skips some.
                 let wrong = next + *state.dice.pick(&[-2, -1, 1, 2]);
-                next = wrong.clamp(0, state.log.end(partition));
+                // Beyond the end nothing would ever tell that it was wrong.
+                if (0..state.log.end(partition)).contains(&wrong) {
+                    next = wrong;
+                }
                 state.stats.stale += u64::from(next != start.offset);
             }
             state.step(

@@ -190,7 +190,7 @@ async fn deliver(
 ) {
     tokio::time::sleep(ways.there).await;
     let reply = match fate {
-        Fate::Fine => world.lock().apply(pid, &request),
+        Fate::Fine | Fate::StopBefore => world.lock().apply(pid, &request),
         Fate::Lost | Fate::CrashBefore => Err(broken("the request was lost")),
         Fate::Ambiguous => {
             let _ = world.lock().apply(pid, &request);
@@ -209,7 +209,6 @@ async fn deliver(
             world.kill(pid, "after a call");
             reply
         }
-        Fate::StopBefore => world.lock().apply(pid, &request),
         Fate::StopAfter => {
             let reply = world.lock().apply(pid, &request);
             world.stop_for_long(pid);

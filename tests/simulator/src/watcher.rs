@@ -208,8 +208,9 @@ impl State {
                 let needed = self.watcher.record.pending.iter().any(|set| {
                     matches!(&set.files, Files::Spilled { object: listed, .. } if listed == object)
                 });
-                return needed
-                    .then(|| Violation::new(Invariant::I8, format!("{key} is needed and deleted")));
+                return needed.then(|| {
+                    Violation::new(Invariant::I8, format!("{key} is needed and deleted"))
+                });
             }
             Kind::Staged => self.stats.deleted += 1,
         }
