@@ -21,9 +21,9 @@ pub mod claim;
 pub mod collect;
 pub mod coordinator;
 pub mod crash;
+pub mod lost;
 #[doc(hidden)]
 pub mod mutation;
-pub mod lost;
 pub mod publish;
 pub mod record;
 pub mod store;

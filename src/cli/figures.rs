@@ -146,7 +146,11 @@ const COUNTERS: &[(&str, Unit, &str)] = &[
     ("tidelock_sink_failures_total", Unit::Count, "writes and prepares that failed"),
     ("tidelock_checkpoints_total", Unit::Count, "checkpoints that are visible"),
     ("tidelock_claims_refused_total", Unit::Count, "claims that another worker was faster with"),
-    ("tidelock_lost_sets_replayed_total", Unit::Count, "lost checkpoints whose offsets were read again"),
+    (
+        "tidelock_lost_sets_replayed_total",
+        Unit::Count,
+        "lost checkpoints whose offsets were read again",
+    ),
     ("tidelock_offset_commits_total", Unit::Count, "commits of offsets to the source"),
     ("tidelock_offset_commit_failures_total", Unit::Count, "commits of offsets that failed"),
     ("tidelock_swap_conflicts_total", Unit::Count, "writes of the record that came too late"),

@@ -222,13 +222,13 @@ impl State {
 }
 
 /// The process on a machine, and how to ask it to stop.
-type Running = Option<(Pid, Option<oneshot::Sender<()>>)>;
+type Occupant = Option<(Pid, Option<oneshot::Sender<()>>)>;
 
 /// A machine: one process after another runs on it.
 #[derive(Debug, Clone)]
 struct Slot {
     number: u32,
-    now: Arc<std::sync::Mutex<Running>>,
+    now: Arc<std::sync::Mutex<Occupant>>,
 }
 
 impl Slot {
@@ -236,7 +236,7 @@ impl Slot {
         Self { number: number as u32, now: Arc::default() }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Running> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Occupant> {
         self.now.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
