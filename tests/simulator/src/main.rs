@@ -1,5 +1,7 @@
 //! `simulate --seed N` replays one run, step by step; `--seeds N` runs many.
 
+#![allow(clippy::disallowed_methods, reason = "the command waits for its threads on its own")]
+
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::PoisonError;
