@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidelock_connector::{OffsetSet, TopicPartition};
+use tidelock_connector::{OffsetRange, OffsetSet, TopicPartition};
 
 use super::sets::SetKey;
 
@@ -41,7 +41,7 @@ pub(super) enum FileFault {
     /// Several of its rows have the same offset.
     RepeatedRows { set: SetKey, rows: u64 },
     /// Committed, not visible, and the staged bytes are gone.
-    Lost { set: SetKey, rows: u64 },
+    Lost { set: SetKey, rows: u64, ranges: BTreeMap<TopicPartition, OffsetRange> },
 }
 
 impl FileFault {

@@ -331,6 +331,11 @@ impl Verdict {
             "commit sets are committed and about to become visible",
         );
         but(
+            totals.given_up_sets,
+            "commit set was lost and read again",
+            "commit sets were lost and read again",
+        );
+        but(
             totals.rewound,
             "of them is there again, as an operator asked",
             "of them are there again, as an operator asked",

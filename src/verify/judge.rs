@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tidelock_connector::{OffsetRange, TopicPartition};
+use tidelock_connector::{OffsetRange, OffsetSet, TopicPartition};
 
 use super::SinkToVerify;
 use super::findings::{Findings, RangeKind};
 use super::pending::{Pending, key_of, unseen};
-use super::scan::{RowsOf, Scan};
+use super::scan::{ByPartition, RowsOf, Scan};
+use super::sets::SetKey;
 use super::tiles::{self, Expected, Layers, Tiling};
 use super::verdict::{AllWatermarks, PartitionVerdict, Problem, SinkVerdict, Totals, Watermarks};
 use crate::checkpoint::record::{PartitionState, Record};
@@ -34,8 +35,9 @@ pub(super) fn judge(
     let mut findings = std::mem::take(&mut scan.findings);
     findings.files.extend(pending.lost.iter().cloned());
     // Pending sets may be half there; so may sets that were pending a moment ago.
-    let excused: BTreeSet<_> =
+    let mut excused: BTreeSet<_> =
         unseen(known.before, &known.sink.name, scan).map(|set| key_of(&set.id)).collect();
+    excused.extend(given_up(known));
     findings.sets.extend(scan.ledger.broken().filter(|set| !excused.contains(set)));
 
     let nothing = Layers::default();
@@ -53,18 +55,22 @@ pub(super) fn judge(
         findings.add(&partition, RangeKind::Unrecorded, tiling.unrecorded);
         partitions.push(verdict);
     }
-    (findings, sink_verdict(known.sink, scan, pending, partitions))
+    let given_up = given_up(known).count() as u64;
+    (findings, sink_verdict(known.sink, scan, pending, given_up, partitions))
 }
 
-fn look_up<'a, T>(
-    map: &'a super::scan::ByPartition<T>,
-    partition: &TopicPartition,
-) -> Option<&'a T> {
+/// Sets whose files were lost, and whose offsets an operator had read again.
+fn given_up(known: Known<'_>) -> impl Iterator<Item = SetKey> {
+    let lost = known.after.map(|record| record.lost.as_slice()).unwrap_or_default();
+    lost.iter().filter(move |set| set.id.sink == known.sink.name).map(|set| key_of(&set.id))
+}
+
+fn look_up<'a, T>(map: &'a ByPartition<T>, partition: &TopicPartition) -> Option<&'a T> {
     map.get(&*partition.topic)?.get(&partition.partition)
 }
 
 fn look_up_mut<'a, T>(
-    map: &'a mut super::scan::ByPartition<T>,
+    map: &'a mut ByPartition<T>,
     partition: &TopicPartition,
 ) -> Option<&'a mut T> {
     map.get_mut(&*partition.topic)?.get_mut(&partition.partition)
@@ -101,10 +107,14 @@ fn judge_partition(
         .and_then(|record| record.partition(partition))
         .and_then(|state| state.cursors.get(sink));
     let undone = cursor_before.map(|cursor| cursor.missing.clone()).unwrap_or_default();
-    let pending = unseen(known.before, sink, scan)
-        .filter(|set| !scan.ledger.knows_coverage(key_of(&set.id)))
-        .filter(|set| set.partitions.contains_key(partition))
-        .count();
+    let mut pending = OffsetSet::new();
+    for set in unseen(known.before, sink, scan) {
+        if !scan.ledger.knows_coverage(key_of(&set.id))
+            && let Some(range) = set.partitions.get(partition)
+        {
+            pending.insert(range.from, range.to);
+        }
+    }
     let watermarks = known.watermarks.and_then(|all| all.get(partition));
     let required = match (known.before, cursor_before, cursor) {
         (_, Some(cursor), _) => Some(OffsetRange { from: cursor.origin, to: cursor.filed_to }),
@@ -128,7 +138,7 @@ fn judge_partition(
             undone: &undone,
             recorded_to,
             rewinds: state.map(|state| state.rewinds.as_slice()).unwrap_or_default(),
-            pending,
+            pending: &pending,
             low: watermarks.map(|watermarks| watermarks.low),
         },
     );
@@ -189,6 +199,7 @@ fn sink_verdict(
     sink: &SinkToVerify,
     scan: &Scan,
     pending: &Pending,
+    given_up: u64,
     partitions: Vec<PartitionVerdict>,
 ) -> SinkVerdict {
     let sum = |of: fn(&PartitionVerdict) -> u64| partitions.iter().map(of).sum();
@@ -200,6 +211,7 @@ fn sink_verdict(
         partitions: partitions.len() as u64,
         offsets: sum(|p| p.offsets),
         pending_sets: pending.sets,
+        given_up_sets: given_up,
         rewound: sum(|p| p.rewound.len()),
         skipped: sum(|p| p.skipped.len()),
         lag: partitions.iter().filter_map(|p| p.lag).reduce(|one, two| one + two),

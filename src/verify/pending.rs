@@ -87,7 +87,8 @@ pub(super) async fn look(
             pending.files += 1;
             pending.rows += file.rows;
             if state == State::Lost {
-                let fault = FileFault::Lost { set: key, rows: file.rows };
+                let fault =
+                    FileFault::Lost { set: key, rows: file.rows, ranges: set.partitions.clone() };
                 pending.lost.push((file.name, fault));
             }
         }
@@ -107,7 +108,8 @@ async fn load(
         // look finds the same.
         Err(error) if matches!(error.kind(), ErrorKind::DataLoss | ErrorKind::Conflict) => {
             if let Files::Spilled { object, .. } = &set.files {
-                let fault = FileFault::Lost { set: key_of(&set.id), rows: 0 };
+                let ranges = set.partitions.clone();
+                let fault = FileFault::Lost { set: key_of(&set.id), rows: 0, ranges };
                 pending.lost.push((object.clone(), fault));
             }
             Ok(None)

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidelock_connector::{OffsetSet, Result, TopicPartition};
+use tidelock_connector::{OffsetRange, OffsetSet, Result, TopicPartition};
 use tidelock_file::{SetCoverage, Store};
 
 use super::details::{Details, NAMED_FILES, SetDetail};
@@ -76,6 +76,14 @@ fn offsets_of(coverage: Option<&SetCoverage>) -> Vec<ProblemOffsets> {
             ranges: covered.offsets.clone(),
         })
         .collect()
+}
+
+fn of_record(partition: &TopicPartition, range: OffsetRange) -> ProblemOffsets {
+    ProblemOffsets {
+        topic: partition.topic.to_string(),
+        partition: partition.partition,
+        ranges: OffsetSet::from_range(range.from, range.to),
+    }
 }
 
 fn range(
@@ -273,7 +281,7 @@ fn file(
             );
             (ProblemKind::RepeatedRows, text)
         }
-        FileFault::Lost { rows, set } => {
+        FileFault::Lost { rows, set, .. } => {
             let text = format!(
                 "commit set {set} is committed, and {path} with {} is neither visible nor staged",
                 counted(*rows, "row")
@@ -281,6 +289,9 @@ fn file(
             (ProblemKind::LostFile, text)
         }
     };
-    let offsets = offsets_of(coverage);
+    let offsets = match fault {
+        FileFault::Lost { ranges, .. } => ranges.iter().map(|(p, r)| of_record(p, *r)).collect(),
+        _ => offsets_of(coverage),
+    };
     Problem { kind, sink: context.sink.to_owned(), files, offsets, text }
 }

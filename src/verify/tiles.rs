@@ -46,8 +46,8 @@ pub(super) struct Expected<'a> {
     pub(super) recorded_to: Option<i64>,
     /// The rewinds as of after the files were listed.
     pub(super) rewinds: &'a [Rewind],
-    /// How many pending sets of the partition are not visible yet.
-    pub(super) pending: usize,
+    /// What pending sets account for that do not tell it themselves yet.
+    pub(super) pending: &'a OffsetSet,
     /// Where the topic begins now, if the broker was asked.
     pub(super) low: Option<i64>,
 }
@@ -177,7 +177,8 @@ pub(super) fn judge(layers: &Layers, expected: &Expected<'_>) -> Tiling {
     };
     let skipped = skipped(expected.rewinds);
     let gaps = required.difference(&covered).difference(expected.undone).difference(&skipped);
-    let (gaps, pending) = split_pending(&gaps, expected.pending);
+    let pending = gaps.intersection(expected.pending);
+    let gaps = gaps.difference(&pending);
     let low = OffsetSet::from_range(i64::MIN, expected.low.unwrap_or(i64::MIN));
     let unrecorded =
         expected.recorded_to.map(|to| layers.beyond(to, expected.rewinds)).unwrap_or_default();
@@ -185,20 +186,12 @@ pub(super) fn judge(layers: &Layers, expected: &Expected<'_>) -> Tiling {
         missing: gaps.difference(&low),
         expired: gaps.intersection(&low),
         pending,
-        skipped,
+        skipped: skipped.difference(&covered),
         rewound,
         duplicate,
         unrecorded,
         covered,
     }
-}
-
-/// The last `sets` gaps are pending: what is committed and not yet visible are
-/// the newest sets of a partition, and each covers one range of it. The record
-/// does not repeat their ranges.
-fn split_pending(gaps: &OffsetSet, sets: usize) -> (OffsetSet, OffsetSet) {
-    let (missing, pending) = gaps.ranges().split_at(gaps.ranges().len().saturating_sub(sets));
-    (OffsetSet::from(missing.to_vec()), OffsetSet::from(pending.to_vec()))
 }
 
 #[cfg(test)]
@@ -219,16 +212,16 @@ mod tests {
         layers
     }
 
+    static EMPTY: OffsetSet = OffsetSet::new();
     const NOTHING: OffsetSet = OffsetSet::new();
-    static UNDONE: OffsetSet = OffsetSet::new();
 
     fn up_to(filed_to: i64) -> Expected<'static> {
         Expected {
             required: Some(OffsetRange { from: 0, to: filed_to }),
-            undone: &UNDONE,
+            undone: &EMPTY,
             recorded_to: Some(filed_to),
             rewinds: &[],
-            pending: 0,
+            pending: &EMPTY,
             low: None,
         }
     }
@@ -253,13 +246,11 @@ mod tests {
     }
 
     #[test]
-    fn only_as_many_gaps_as_there_are_pending_sets_are_pending() {
+    fn only_what_the_record_calls_pending_is_pending() {
         let layers = layers(&[(1, 0, 10), (1, 20, 30), (1, 40, 50)]);
-        let tiling = judge(&layers, &Expected { pending: 2, ..up_to(60) });
-        assert_eq!(
-            (tiling.missing, tiling.pending),
-            (set(&[(10, 20)]), set(&[(30, 40), (50, 60)]))
-        );
+        let pending = set(&[(30, 40), (50, 55)]);
+        let tiling = judge(&layers, &Expected { pending: &pending, ..up_to(60) });
+        assert_eq!((tiling.missing, tiling.pending), (set(&[(10, 20), (55, 60)]), pending));
     }
 
     #[test]
@@ -389,7 +380,7 @@ mod tests {
                 prop_assert_eq!(tiling.rewound.contains(offset), rewound, "{}", offset);
                 prop_assert_eq!(tiling.missing.contains(offset), gap && offset >= low);
                 prop_assert_eq!(tiling.expired.contains(offset), gap && offset < low);
-                prop_assert_eq!(tiling.skipped.contains(offset), skipped);
+                prop_assert_eq!(tiling.skipped.contains(offset), skipped && epochs.is_empty());
                 let beyond = epochs.iter().any(|epoch| {
                     let known = rewinds.iter().filter(|r| r.epoch > *epoch).map(|r| r.to).max();
                     offset >= known.unwrap_or(0).max(filed_to)

@@ -73,6 +73,9 @@ pub struct Totals {
     pub offsets: u64,
     /// Commit sets that are committed and not visible yet.
     pub pending_sets: u64,
+    /// Commit sets whose files were lost, and whose offsets an operator had
+    /// read again.
+    pub given_up_sets: u64,
     /// Offsets that operators had written again.
     pub rewound: u64,
     /// Offsets that operators left out.
@@ -91,6 +94,7 @@ impl Totals {
         self.partitions += other.partitions;
         self.offsets += other.offsets;
         self.pending_sets += other.pending_sets;
+        self.given_up_sets += other.given_up_sets;
         self.rewound += other.rewound;
         self.skipped += other.skipped;
         self.lag = match (self.lag, other.lag) {

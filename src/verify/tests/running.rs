@@ -312,3 +312,28 @@ async fn run_a_while(lake: &mut Lake, round: i64) {
         lake.clear(&set).await;
     }
 }
+
+/// `--on-lost=replay`: what was visible of the set stays, its offsets are read
+/// again.
+#[tokio::test]
+async fn a_set_that_was_given_up_is_no_problem() {
+    for visible in [0, 1, 2] {
+        let mut lake = Lake::by_country(Format::Parquet).await;
+        lake.three().await;
+        let parts = [(0, 300, 390)];
+        let set = lake.prepare(&parts).await;
+        lake.commit(&set, &parts).await;
+        // From the end: the last file tells what the set covers.
+        let files: Vec<_> = files_of(&set).into_iter().rev().collect();
+        lake.publish(&files[..visible]).await;
+        lake.committer.discard(&files).await.unwrap();
+        assert!(kinds(&lake.verify().await).contains(&LostFile));
+        lake.give_up(0, 300, Some(&set.id)).await;
+        assert!(lake.verify_deep().await.ok, "{}", lake.verify_deep().await);
+        lake.checkpoint(&[(0, 300, 400)]).await;
+        let verdict = lake.verify_deep().await;
+        assert!(verdict.ok, "{verdict}");
+        assert_eq!(verdict.totals.given_up_sets, 1);
+        assert!(verdict.to_string().contains("1 commit set was lost and read again"), "{verdict}");
+    }
+}

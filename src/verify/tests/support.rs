@@ -11,8 +11,9 @@ use tidelock_file::{FileSink, FileSinkBuilder, Format, Store, inspect};
 use uuid::Uuid;
 
 use super::super::{ProblemKind, Verdict, VerifyOptions, verify};
+use crate::checkpoint::change::{Change, RewindTarget, Rewinding, apply};
 use crate::checkpoint::record::{
-    Cursor, Files, PartitionState, PendingSet, Record, Rewind, SetId, TopicState,
+    Cursor, Files, PartitionState, PendingSet, Record, SetId, TopicState,
 };
 use crate::checkpoint::store::{MemoryRecord, RecordStore};
 
@@ -119,15 +120,18 @@ impl Lake {
         self.save().await;
     }
 
-    /// An operator moves the cursor of a partition, which is a claim.
-    pub(super) async fn rewind(&mut self, number: i32, from: i64) {
+    /// An operator moves the cursor of a partition, and the worker comes back.
+    pub(super) async fn rewind(&mut self, number: i32, to: i64) {
+        self.give_up(number, to, None).await;
+    }
+
+    /// The same, because the files of a set are lost.
+    pub(super) async fn give_up(&mut self, number: i32, to: i64, lost: Option<&SetId>) {
+        let seen_epoch = self.state(number).epoch;
+        let targets = vec![RewindTarget { partition: partition(number), seen_epoch, to }];
+        let change = Change::Rewind(Rewinding { targets, lost: lost.cloned() });
+        apply(&mut self.record, Incarnation::new(), 1, &change).unwrap();
         self.claim().await;
-        let epoch = self.state(number).epoch;
-        let to = self.cursor(number).next;
-        self.state(number).rewinds.push(Rewind { from, to, epoch });
-        let cursor = self.cursor(number);
-        *cursor = Cursor { origin: cursor.origin.min(from), ..Cursor::start(from) };
-        self.save().await;
     }
 
     /// Writes rows of these offsets, (partition, from, to), and stages them.
