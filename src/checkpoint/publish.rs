@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use tidelock_connector::{Committable, Committer, Error, ErrorKind, Outcome, Result};
+use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::crash;
@@ -62,7 +63,7 @@ impl Publisher {
     /// says that trying again does not mend.
     pub async fn publish(&self, set: &PendingSet) -> Result<Vec<Committable>> {
         let committer = self.committer(&set.id)?;
-        let files = load(self.swaps.store().as_ref(), set).await?;
+        let Some(files) = self.list(set).await? else { return Ok(Vec::new()) };
         let publishes =
             files.iter().map(|file| self.publish_one(committer.as_ref(), set, file).boxed());
         futures::stream::iter(publishes.collect::<Vec<_>>())
@@ -104,6 +105,23 @@ impl Publisher {
         Ok(survey)
     }
 
+    /// The committables of a set; nothing when somebody else has published them
+    /// and cleaned up.
+    async fn list(&self, set: &PendingSet) -> Result<Option<Vec<Committable>>> {
+        let mut backoff = Backoff::new(set.id.checkpoint);
+        let mut missing_since = None;
+        loop {
+            if let Some(files) = find(self.swaps.store().as_ref(), set).await? {
+                return Ok(Some(files));
+            }
+            match self.why_gone(&set.id, &mut missing_since).await {
+                Gone::Done => return Ok(None),
+                Gone::Lost => return Err(lost(set, "the list of files")),
+                Gone::Unclear => backoff.wait().await,
+            }
+        }
+    }
+
     fn committer(&self, id: &SetId) -> Result<&Arc<dyn Committer>> {
         self.committers.get(&id.sink).ok_or_else(|| {
             Error::config(format!(
@@ -128,21 +146,11 @@ impl Publisher {
                     crash::at("between-publishes");
                     return Ok(());
                 }
-                Ok(Outcome::Missing) => {
-                    // Somebody else may have published, cleared and cleaned up.
-                    match self.still_pending(&set.id).await {
-                        Some(false) => return Ok(()),
-                        Some(true) => {
-                            let now = tokio::time::Instant::now();
-                            let since = *missing_since.get_or_insert(now);
-                            if since.elapsed() >= LOST_AFTER {
-                                return Err(lost(set, file));
-                            }
-                        }
-                        // A record that cannot be read proves no loss.
-                        None => {}
-                    }
-                }
+                Ok(Outcome::Missing) => match self.why_gone(&set.id, &mut missing_since).await {
+                    Gone::Done => return Ok(()),
+                    Gone::Lost => return Err(lost(set, &file.name).with("rows", file.rows)),
+                    Gone::Unclear => {}
+                },
                 Err(error) if error.is_retryable() => {
                     metrics::counter!("tidelock_retries_total", "operation" => "publish")
                         .increment(1);
@@ -154,12 +162,18 @@ impl Publisher {
         }
     }
 
-    async fn still_pending(&self, id: &SetId) -> Option<bool> {
+    /// What is gone was published, cleared and cleaned up by somebody else, or
+    /// it is lost. `since` is when it was first missed.
+    async fn why_gone(&self, id: &SetId, since: &mut Option<Instant>) -> Gone {
         match self.swaps.read().await {
-            Ok(record) => Some(record.is_pending(id)),
+            Ok(record) if !record.is_pending(id) => Gone::Done,
+            Ok(_) => match since.get_or_insert_with(Instant::now).elapsed() >= LOST_AFTER {
+                true => Gone::Lost,
+                false => Gone::Unclear,
+            },
             Err(error) => {
                 tracing::warn!(%error, "reading the record failed");
-                None
+                Gone::Unclear
             }
         }
     }
@@ -181,7 +195,17 @@ impl Publisher {
     }
 }
 
-fn lost(set: &PendingSet, file: &Committable) -> Error {
+/// Why something that the record listed is not there.
+enum Gone {
+    /// Its set is no longer pending.
+    Done,
+    /// Its set has been pending all the while.
+    Lost,
+    /// Not long enough to tell, or the record cannot be read.
+    Unclear,
+}
+
+fn lost(set: &PendingSet, object: &str) -> Error {
     let offsets: Vec<_> =
         set.partitions.iter().map(|(partition, range)| format!("{partition} {range}")).collect();
     Error::new(
@@ -189,9 +213,8 @@ fn lost(set: &PendingSet, file: &Committable) -> Error {
         "lost prepared data: the checkpoint is committed, and neither the staged bytes nor the \
          final file exist",
     )
-    .object(&file.name)
+    .object(object)
     .with("sink", &set.id.sink)
-    .with("rows", file.rows)
     .with("incarnation", set.id.incarnation)
     .with("checkpoint", set.id.checkpoint)
     .with("offsets", offsets.join(", "))
@@ -225,22 +248,29 @@ pub async fn file_away(
 }
 
 /// The committables of a set, from wherever they are.
+///
+/// # Errors
+/// [`ErrorKind::DataLoss`] when the object that lists them is gone, as it also
+/// is when the set was published and cleared meanwhile.
 pub async fn load(store: &dyn RecordStore, set: &PendingSet) -> Result<Vec<Committable>> {
+    let gone = || {
+        let message = "the list of files of a committed checkpoint is gone";
+        Error::new(ErrorKind::DataLoss, message).with("checkpoint", set.id.checkpoint)
+    };
+    find(store, set).await?.ok_or_else(gone)
+}
+
+/// The same; nothing when the object is gone.
+async fn find(store: &dyn RecordStore, set: &PendingSet) -> Result<Option<Vec<Committable>>> {
     let (object, sha256) = match &set.files {
-        Files::Inline(files) => return Ok(files.clone()),
+        Files::Inline(files) => return Ok(Some(files.clone())),
         Files::Spilled { object, sha256, .. } => (object, sha256),
     };
     let mut backoff = Backoff::new(seed(object));
     let bytes = loop {
         match store.get_object(object).await {
             Ok(Some(bytes)) => break bytes,
-            Ok(None) => {
-                return Err(Error::new(
-                    ErrorKind::DataLoss,
-                    "the list of files of a committed checkpoint is gone",
-                )
-                .object(object));
-            }
+            Ok(None) => return Ok(None),
             Err(error) if error.is_retryable() => {
                 tracing::warn!(%error, object, "reading failed, trying again");
                 backoff.wait().await;
@@ -255,7 +285,7 @@ pub async fn load(store: &dyn RecordStore, set: &PendingSet) -> Result<Vec<Commi
         )
         .object(object));
     }
-    serde_json::from_slice(&bytes).map_err(|e| {
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
         Error::new(ErrorKind::Conflict, "the list of files is not readable")
             .object(object)
             .source(e)
