@@ -256,13 +256,17 @@ impl Record {
         self.pending.iter().any(|set| set.id == *id)
     }
 
-    /// Whether every end of the bounded run is reached by every sink.
+    /// Whether every end of the bounded run is reached by every sink, and
+    /// nothing of it waits to be made visible: whoever committed it may be dead.
     pub fn run_is_done(&self) -> bool {
         self.run.as_ref().is_none_or(|run| {
-            run.ends.iter().all(|(partition, end)| {
+            let is_reached = |(partition, end): (&TopicPartition, &i64)| {
                 self.partition(partition)
                     .is_some_and(|state| state.next().is_none_or(|next| next >= *end))
-            })
+            };
+            let is_of_run =
+                |set: &PendingSet| set.partitions.keys().any(|p| run.ends.contains_key(p));
+            run.ends.iter().all(is_reached) && !self.pending.iter().any(is_of_run)
         })
     }
 }
@@ -354,5 +358,27 @@ mod tests {
         assert_eq!(Record::decode(&bytes).unwrap(), record);
         assert!(!record.run_is_done());
         assert!(record.is_alive(life));
+    }
+
+    #[test]
+    fn a_bounded_run_waits_for_what_is_pending() {
+        let mut record = Record::new("p");
+        let (life, place) = (Incarnation::from_u128(7), TopicPartition::new("orders", 0));
+        let state = PartitionState {
+            epoch: 1,
+            owner: life,
+            origin: 0,
+            cursors: [("lake".to_owned(), Cursor::start(12))].into(),
+            rewinds: Vec::new(),
+        };
+        record.topics.entry("orders".into()).or_default().partitions.insert(0, state);
+        record.run = Some(BoundedRun { id: "r".into(), ends: [(place.clone(), 12)].into() });
+        assert!(record.run_is_done());
+        record.pending.push(PendingSet {
+            id: SetId { sink: "lake".into(), incarnation: life, checkpoint: 1 },
+            partitions: [(place, OffsetRange { from: 0, to: 12 })].into(),
+            files: Files::Inline(Vec::new()),
+        });
+        assert!(!record.run_is_done(), "a worker died between swap and publish");
     }
 }

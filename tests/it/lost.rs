@@ -1,6 +1,7 @@
 //! Files that vanish between the commit of a checkpoint and their publishing.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,6 +14,8 @@ use tidelock_connector::testing::{Call, MemorySink, MemorySource};
 use tidelock_connector::{ErrorKind, Guarantee, Result, Sink, TopicPartition};
 use tidelock_store::{Store, StoreConfig};
 use tokio::task::JoinHandle;
+
+use crate::support::{Job, Target, pipeline, read_parquet, topic};
 
 struct World {
     source: MemorySource,
@@ -163,4 +166,48 @@ async fn files_that_vanish_while_running_are_replayed_in_the_same_process() {
     assert_eq!(world.repeated(), 0);
     assert_eq!(world.record().await.lost.len(), 1);
     assert!(world.sink.files().staged().is_empty());
+}
+
+/// The same with the real binary, files and broker: a process dies between two
+/// files of a checkpoint, and somebody empties the staging folder.
+#[test]
+fn the_binary_asks_before_it_replays_and_verify_knows() {
+    let Some(kafka) = tidelock_services::kafka() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let target = Target::Folder(folder.path().to_owned());
+    let topic = topic(kafka, "lost", 2, 4_000);
+    let toml = pipeline(kafka, &topic, &target, "partition_by = [\"country\", \"quantity\"]");
+    let job = Job::new(&toml, None);
+    let died = job
+        .command("run", &["--until-end"])
+        .env("TIDELOCK_CRASH_AT", "between-publishes")
+        .output()
+        .unwrap();
+    assert_eq!(died.status.signal(), Some(9), "{died:?}");
+    let visible: u32 = read_parquet(&target).values().flat_map(|offsets| offsets.values()).sum();
+    assert!(visible > 0, "one file at least");
+    std::fs::remove_dir_all(folder.path().join(format!("_tidelock/{topic}/staging"))).unwrap();
+
+    let refused = |arguments: &[&str]| {
+        let output = job.run("run", arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(4), "{arguments:?}: {output:?}");
+        said
+    };
+    let said = refused(&["--until-end"]);
+    assert!(said.contains("lost prepared data") && said.contains(&topic), "{said}");
+    // Nobody is at a terminal, so nobody agrees.
+    let said = refused(&["--until-end", "--on-lost", "replay"]);
+    assert!(said.contains("written a second time:\n  the "), "{said}");
+
+    job.ok("run", &["--until-end", "--on-lost", "replay", "--yes"]);
+    let seen = read_parquet(&target);
+    let ends = kafka.client().end_offsets(&topic).unwrap();
+    for (partition, end) in &ends {
+        assert_eq!(seen[partition].len() as i64, *end, "nothing is missing");
+    }
+    let repeated: u32 = seen.values().flat_map(|offsets| offsets.values()).map(|n| n - 1).sum();
+    assert_eq!(repeated, visible, "what was visible is there twice, and nothing else");
+    assert_eq!(kafka.client().committed_offsets(&topic, &topic).unwrap(), ends);
+    job.ok("verify", &[]);
 }
