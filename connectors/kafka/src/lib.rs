@@ -65,7 +65,6 @@ mod settings;
 mod slot;
 mod source;
 mod stats;
-mod sync;
 mod track;
 mod values;
 
