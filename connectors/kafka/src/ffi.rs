@@ -18,7 +18,7 @@
 //! * Draining sets the position that a later pause goes back to, to the offset
 //!   behind the last element *even where that is an end-of-partition mark*, so
 //!   one too far. librdkafka pauses everything during a rebalance; whoever
-//!   drains must seek to the right position after it (see `reader::resync`).
+//!   drains must seek to the right position (see `sync`).
 #![expect(unsafe_code, reason = "calls into librdkafka; each block says why it is sound")]
 
 use std::ffi::{CStr, CString, c_char, c_void};

@@ -21,36 +21,24 @@
 //! was decoded goes out, then [`Event::Revoking`], and the thread goes on
 //! polling (nothing can arrive) until the runtime is done or the deadline has
 //! passed. Commits run on other threads meanwhile.
-//!
-//! # After either
-//! librdkafka goes back to positions of its own when it resumes the partitions
-//! that were kept, and those may be wrong by one (`ffi`). Every partition that
-//! is read is therefore sought to where we are.
 
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{Consumer as _, RebalanceProtocol};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaResult;
-use tidelock_connector::{Assignment, Error, ErrorKind, Event, Revocation, Start, TopicPartition};
+use tidelock_connector::{Assignment, Event, Revocation, Start, TopicPartition};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::context::{Change, Rebalance};
 use crate::errors;
-use crate::ffi::Queue;
 use crate::lookup::Lookup;
 use crate::poller::Poller;
 use crate::slot::{self, Slot, State};
 
 /// The longest that a revocation may take.
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long librdkafka may take to seek.
-const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The pause before librdkafka is asked again to do what it refused.
-const SYNC_PAUSE: Duration = Duration::from_secs(1);
 
 /// Rebalances under way.
 #[derive(Default)]
@@ -88,6 +76,11 @@ impl Group {
     /// Whether an answer is awaited.
     pub(crate) fn is_waiting(&self) -> bool {
         !self.claims.is_empty() || self.leaving.is_some()
+    }
+
+    /// Whether partitions are being given up.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
     }
 
     /// Stops looking things up.
@@ -133,6 +126,7 @@ impl Poller {
 
     /// Acknowledges new partitions and begins to look them up.
     fn assigned(&mut self, partitions: Vec<TopicPartition>) {
+        self.hold_positions();
         let none = TopicPartitionList::new();
         let acknowledged = match self.is_eager() {
             true => self.consumer.assign(&none),
@@ -292,6 +286,7 @@ impl Poller {
         while let Some(lane) = self.slots.iter().position(|slot| slot.state == State::Leaving) {
             self.remove(lane);
         }
+        self.hold_positions();
         let given = match self.is_eager() {
             true => {
                 self.slots.iter_mut().for_each(|slot| slot.assigned = false);
@@ -302,150 +297,12 @@ impl Poller {
         self.after_rebalance(given);
     }
 
-    /// librdkafka has resumed what was kept, from wherever it thinks it was.
     fn after_rebalance(&mut self, outcome: KafkaResult<()>) {
         if let Err(error) = outcome {
             self.outbox.error(errors::failed("acknowledging a rebalance", error).retryable(true));
         }
-        for slot in &mut self.slots {
-            slot.astray |= slot.assigned;
-        }
         self.unsynced = true;
         self.sync_at = None;
-    }
-
-    fn is_eager(&self) -> bool {
-        matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Eager)
-    }
-
-    /// Makes librdkafka fetch exactly what is wanted, from where we are.
-    pub(crate) fn resync(&mut self) {
-        let outcome = match self.is_eager() {
-            true => self.reassign(),
-            false => self.assign_new(),
-        };
-        let outcome =
-            outcome.and_then(|()| self.pause_and_resume()).and_then(|()| self.reposition());
-        match outcome {
-            Ok(()) => {
-                self.unsynced = false;
-                self.sync_at = None;
-            }
-            Err(error) => {
-                self.sync_at = Some(Instant::now() + SYNC_PAUSE);
-                if self.errors.pass(Instant::now()).is_some() {
-                    self.outbox.error(error);
-                }
-            }
-        }
-    }
-
-    /// Assigns what librdkafka does not have yet.
-    fn assign_new(&mut self) -> tidelock_connector::Result<()> {
-        let is_new = |slot: &Slot| slot.is_wanted() && !slot.assigned;
-        if !self.slots.iter().any(is_new) {
-            return Ok(());
-        }
-        self.detach(is_new)?;
-        let list = slot::positions(self.slots.iter().filter(|slot| is_new(slot)));
-        self.consumer
-            .incremental_assign(&list)
-            .map_err(|error| errors::failed("assigning partitions", error).retryable(true))?;
-        self.slots.iter_mut().filter(|slot| is_new(slot)).for_each(Slot::is_in_place);
-        Ok(())
-    }
-
-    /// The older protocol knows only whole assignments.
-    fn reassign(&mut self) -> tidelock_connector::Result<()> {
-        let is_new = |slot: &Slot| slot.is_wanted() && (!slot.assigned || slot.astray);
-        if !self.slots.iter().any(is_new) {
-            return Ok(());
-        }
-        self.detach(Slot::is_wanted)?;
-        let list = slot::positions(self.slots.iter().filter(|slot| slot.is_wanted()));
-        self.consumer
-            .assign(&list)
-            .map_err(|error| errors::failed("assigning partitions", error).retryable(true))?;
-        for slot in &mut self.slots {
-            slot.assigned = false;
-            if slot.is_wanted() {
-                slot.is_in_place();
-            }
-        }
-        Ok(())
-    }
-
-    /// Detaches the queues of partitions that are about to be assigned.
-    fn detach(&mut self, which: impl Fn(&Slot) -> bool) -> tidelock_connector::Result<()> {
-        for slot in self.slots.iter_mut().filter(|slot| which(slot)) {
-            let TopicPartition { topic, partition } = &slot.partition;
-            slot.queue = Queue::detach(&self.consumer, topic, *partition);
-            if slot.queue.is_none() {
-                let text = "librdkafka has no queue for the partition";
-                return Err(Error::new(ErrorKind::Unavailable, text).at(&slot.partition));
-            }
-        }
-        Ok(())
-    }
-
-    /// Fetching stops where nothing is wanted, and goes on where it is again.
-    fn pause_and_resume(&mut self) -> tidelock_connector::Result<()> {
-        let to_pause = |slot: &Slot| {
-            slot.assigned && !slot.paused && !slot.is_wanted() && slot.state != State::Leaving
-        };
-        let to_resume = |slot: &Slot| slot.assigned && slot.paused && slot.is_wanted();
-        let failed = |error| errors::failed("pausing partitions", error).retryable(true);
-        if self.slots.iter().any(to_pause) {
-            let list = slot::names(self.slots.iter().filter(|slot| to_pause(slot)));
-            self.consumer.pause(&list).map_err(failed)?;
-            self.slots.iter_mut().filter(|slot| to_pause(slot)).for_each(|slot| slot.paused = true);
-        }
-        if self.slots.iter().any(to_resume) {
-            let list = slot::names(self.slots.iter().filter(|slot| to_resume(slot)));
-            self.consumer.resume(&list).map_err(failed)?;
-            for slot in self.slots.iter_mut().filter(|slot| to_resume(slot)) {
-                slot.paused = false;
-                slot.astray = true;
-            }
-        }
-        Ok(())
-    }
-
-    /// Seeks where librdkafka is somewhere else. What it fetched before is
-    /// never handed out after that.
-    fn reposition(&mut self) -> tidelock_connector::Result<()> {
-        let is_astray = |slot: &Slot| slot.astray && slot.assigned && slot.is_wanted();
-        if !self.slots.iter().any(is_astray) {
-            return Ok(());
-        }
-        let list = slot::positions(self.slots.iter().filter(|slot| is_astray(slot)));
-        let doing = "seeking";
-        let answer = self
-            .consumer
-            .seek_partitions(list, SEEK_TIMEOUT)
-            .map_err(|error| errors::failed(doing, error).retryable(true))?;
-        let mut outcome = Ok(());
-        for slot in self.slots.iter_mut().filter(|slot| is_astray(slot)) {
-            let TopicPartition { topic, partition } = &slot.partition;
-            let element = answer.find_partition(topic, *partition);
-            match element.map(|element| element.error()) {
-                Some(Err(error)) => {
-                    let error = errors::failed(doing, error).at(&slot.partition);
-                    outcome = Err(error.retryable(true));
-                }
-                _ => slot.astray = false,
-            }
-        }
-        outcome
-    }
-}
-
-impl Slot {
-    /// librdkafka was just told where it begins.
-    fn is_in_place(&mut self) {
-        self.assigned = true;
-        self.paused = false;
-        self.astray = false;
     }
 }
 

@@ -65,6 +65,7 @@ mod settings;
 mod slot;
 mod source;
 mod stats;
+mod sync;
 mod track;
 mod values;
 

@@ -160,9 +160,7 @@ impl Poller {
         while self.obey() {
             self.poll();
             self.serve_group();
-            if self.unsynced && self.sync_at.is_none_or(|at| at <= Instant::now()) {
-                self.resync();
-            }
+            self.resync();
             let served = self.round();
             self.cut_due(Instant::now());
             self.report.publish(&self.consumer, &mut self.slots, &self.outbox);

@@ -181,9 +181,9 @@ async fn eager_assignors_work_too() {
     let starts: Vec<_> = kept.map(|partition| Start { partition, offset: 50, end: None }).collect();
     assert_eq!(starts.len(), 2);
     first.answer(assignment, starts);
+    let second = second.await.expect("no panic");
     (0..4).for_each(|partition| cluster.send_events(partition, 50..60));
     first.read(220).await;
-    let second = second.await.expect("no panic");
     assert_eq!((first.rows.len(), second.rows.len()), (220, 100));
 }
 

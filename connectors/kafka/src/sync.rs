@@ -1,0 +1,211 @@
+//! librdkafka is made to fetch what is wanted, from where we are.
+//!
+//! [`Slot`]s say what is wanted; [`Poller::resync`] brings librdkafka there
+//! whenever the two may differ, and a partition is served only where they do
+//! not. So an answer to a claim, a seek, the end of a partition and a rebalance
+//! all come down to changing slots.
+//!
+//! # Rebalances
+//! librdkafka goes back to positions of its own when it resumes the partitions
+//! that were kept, and those may be one too far (`ffi`). So every partition
+//! that is read is sought to where we are while it is still paused. Doing it
+//! afterwards is too late: a fetch from behind the end fails, and a partition
+//! whose fetching has failed takes no seek.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{Consumer as _, RebalanceProtocol};
+use tidelock_connector::{Error, ErrorKind, Result, TopicPartition};
+
+use crate::errors;
+use crate::ffi::Queue;
+use crate::poller::Poller;
+use crate::slot::{self, Slot, State};
+
+/// How long librdkafka may take to seek.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The pause before librdkafka is asked again to do what it refused.
+const SYNC_PAUSE: Duration = Duration::from_secs(1);
+
+/// The pause before a partition whose fetching has failed is assigned again.
+const ASSIGN_PAUSE: Duration = Duration::from_millis(100);
+
+impl Poller {
+    /// Makes librdkafka fetch exactly what is wanted, from where we are.
+    pub(crate) fn resync(&mut self) {
+        let due = self.sync_at.is_none_or(|at| at <= Instant::now());
+        // While librdkafka waits for a revocation to end, any unassignment
+        // would count as that; and everything is paused anyhow.
+        if !self.unsynced || !due || self.group.is_leaving() {
+            return;
+        }
+        let outcome = match self.is_eager() {
+            true => self.reassign(),
+            false => self.assign_new(),
+        };
+        let outcome =
+            outcome.and_then(|()| self.pause_and_resume()).and_then(|()| self.reposition());
+        if let Err(error) = outcome {
+            self.sync_at = Some(Instant::now() + SYNC_PAUSE);
+            if self.errors.pass(Instant::now()).is_some() {
+                self.outbox.error(error);
+            }
+        } else if self.slots.iter().any(|slot| slot.is_wanted() && !slot.is_served()) {
+            self.sync_at = Some(Instant::now() + ASSIGN_PAUSE);
+        } else {
+            self.unsynced = false;
+            self.sync_at = None;
+        }
+    }
+
+    /// Assigns what librdkafka does not have yet.
+    fn assign_new(&mut self) -> Result<()> {
+        let is_new = |slot: &Slot| slot.is_wanted() && !slot.assigned;
+        if !self.slots.iter().any(is_new) {
+            return Ok(());
+        }
+        self.detach(is_new)?;
+        let list = slot::positions(self.slots.iter().filter(|slot| is_new(slot)));
+        self.consumer
+            .incremental_assign(&list)
+            .map_err(|error| errors::failed("assigning partitions", error).retryable(true))?;
+        for slot in &mut self.slots {
+            if is_new(slot) {
+                slot.is_in_place();
+            } else {
+                // If a rebalance has begun that we have not heard of, this was
+                // taken for the answer to it, and the others were resumed.
+                slot.astray |= slot.assigned;
+            }
+        }
+        Ok(())
+    }
+
+    /// The older protocol knows only whole assignments.
+    fn reassign(&mut self) -> Result<()> {
+        let is_new = |slot: &Slot| slot.is_wanted() && (!slot.assigned || slot.astray);
+        if !self.slots.iter().any(is_new) {
+            return Ok(());
+        }
+        self.detach(Slot::is_wanted)?;
+        let list = slot::positions(self.slots.iter().filter(|slot| slot.is_wanted()));
+        self.consumer
+            .assign(&list)
+            .map_err(|error| errors::failed("assigning partitions", error).retryable(true))?;
+        for slot in &mut self.slots {
+            slot.assigned = false;
+            if slot.is_wanted() {
+                slot.is_in_place();
+            }
+        }
+        Ok(())
+    }
+
+    /// Detaches the queues of partitions that are about to be assigned.
+    fn detach(&mut self, which: impl Fn(&Slot) -> bool) -> Result<()> {
+        for slot in self.slots.iter_mut().filter(|slot| which(slot)) {
+            let TopicPartition { topic, partition } = &slot.partition;
+            slot.queue = Queue::detach(&self.consumer, topic, *partition);
+            if slot.queue.is_none() {
+                let text = "librdkafka has no queue for the partition";
+                return Err(Error::new(ErrorKind::Unavailable, text).at(&slot.partition));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetching stops where nothing is wanted, and goes on where it is again.
+    fn pause_and_resume(&mut self) -> Result<()> {
+        let to_pause = |slot: &Slot| {
+            slot.assigned && !slot.paused && !slot.is_wanted() && slot.state != State::Leaving
+        };
+        let to_resume = |slot: &Slot| slot.assigned && slot.paused && slot.is_wanted();
+        let failed = |error| errors::failed("pausing partitions", error).retryable(true);
+        if self.slots.iter().any(to_pause) {
+            let list = slot::names(self.slots.iter().filter(|slot| to_pause(slot)));
+            self.consumer.pause(&list).map_err(failed)?;
+            self.slots.iter_mut().filter(|slot| to_pause(slot)).for_each(|slot| slot.paused = true);
+        }
+        if self.slots.iter().any(to_resume) {
+            let list = slot::names(self.slots.iter().filter(|slot| to_resume(slot)));
+            self.consumer.resume(&list).map_err(failed)?;
+            for slot in self.slots.iter_mut().filter(|slot| to_resume(slot)) {
+                slot.paused = false;
+                slot.astray = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Seeks where librdkafka is somewhere else. What it fetched before is
+    /// never handed out after that; what takes no seek stays astray.
+    fn seek_astray(&mut self) -> Result<()> {
+        if !self.slots.iter().any(is_astray) {
+            return Ok(());
+        }
+        let list = slot::positions(self.slots.iter().filter(|slot| is_astray(slot)));
+        let answer = self
+            .consumer
+            .seek_partitions(list, SEEK_TIMEOUT)
+            .map_err(|error| errors::failed("seeking", error).retryable(true))?;
+        for slot in self.slots.iter_mut().filter(|slot| is_astray(slot)) {
+            let TopicPartition { topic, partition } = &slot.partition;
+            let element = answer.find_partition(topic, *partition);
+            slot.astray = element.is_none_or(|element| element.error().is_err());
+        }
+        Ok(())
+    }
+
+    /// Seeks, too; a partition that takes no seek, because its fetching has
+    /// failed, is unassigned here and assigned again by the next
+    /// [`resync`](Self::resync).
+    fn reposition(&mut self) -> Result<()> {
+        self.seek_astray()?;
+        if !self.slots.iter().any(is_astray) {
+            return Ok(());
+        }
+        let list = slot::names(self.slots.iter().filter(|slot| is_astray(slot)));
+        tracing::debug!(partitions = list.count(), "assigning again what takes no seek");
+        self.consumer
+            .incremental_unassign(&list)
+            .map_err(|error| errors::failed("giving up partitions", error).retryable(true))?;
+        for slot in &mut self.slots {
+            slot.assigned &= !is_astray(slot);
+            // As in `assign_new`.
+            slot.astray |= slot.assigned;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that what is kept goes on from where we are.
+    pub(crate) fn hold_positions(&mut self) {
+        if self.is_eager() {
+            // Nothing is kept there.
+            return;
+        }
+        self.slots.iter_mut().for_each(|slot| slot.astray |= slot.assigned);
+        if let Err(error) = self.seek_astray() {
+            // What is astray is not served until it was found again.
+            tracing::warn!(%error, "positions could not be held");
+        }
+    }
+
+    /// Whether a rebalance takes everything away.
+    pub(crate) fn is_eager(&self) -> bool {
+        matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Eager)
+    }
+}
+
+fn is_astray(slot: &Slot) -> bool {
+    slot.astray && slot.assigned && slot.is_wanted()
+}
+
+impl Slot {
+    /// librdkafka was just told where it begins.
+    fn is_in_place(&mut self) {
+        self.assigned = true;
+        self.paused = false;
+        self.astray = false;
+    }
+}
