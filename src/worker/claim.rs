@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelock_connector::{
-    AssignedPartition, Assignment, Error, ErrorKind, Identity, Result, Start,
+    AssignedPartition, Assignment, Error, ErrorKind, Identity, Offsets, Result, Start,
 };
 
 use super::life::Life;
@@ -34,6 +34,7 @@ impl Life {
         self.recover(&record, &partitions).await?;
         crash::at("recovered-before-first-message");
         let mut starts = Vec::with_capacity(partitions.len());
+        let mut repairs = Offsets::new();
         for assigned in partitions {
             let partition = assigned.partition;
             // What was committed before has been judged, once.
@@ -47,8 +48,17 @@ impl Life {
                 if let Some(end) = end {
                     self.ends.insert(partition.clone(), end);
                 }
+                // Whoever had it before may have died before it could say so,
+                // and on a quiet topic no checkpoint would.
+                let mirrored = assigned.committed.is_some_and(|it| it.offset == offset);
+                if state.epoch > 1 && !mirrored {
+                    repairs.insert(partition.clone(), offset);
+                }
                 starts.push(Start { partition, offset, end });
             }
+        }
+        if !repairs.is_empty() {
+            worker.mirror.commit(repairs, self.sequence);
         }
         Ok(starts)
     }

@@ -338,11 +338,7 @@ impl Life {
         let Revocation { partitions, lost, deadline, done } = revocation;
         metrics::counter!("tidelock_revocations_total", "lost" => lost.to_string()).increment(1);
         tracing::info!(partitions = partitions.len(), lost, "partitions are revoked");
-        let forget = |worker: &mut Worker| {
-            for partition in &partitions {
-                worker.assigned.remove(partition);
-            }
-        };
+        let forget = |worker: &mut Worker| worker.give_up(&partitions);
         let touched = partitions.iter().any(|p| self.coordinator.position(p).is_some());
         if lost {
             forget(worker);

@@ -241,9 +241,7 @@ impl Worker {
             match event {
                 Ok(Event::Assigned(assignment)) => self.note(assignment),
                 Ok(Event::Revoking(revocation)) => {
-                    for partition in &revocation.partitions {
-                        self.assigned.remove(partition);
-                    }
+                    self.give_up(&revocation.partitions);
                     let _ = revocation.done.send(());
                 }
                 Ok(Event::End | Event::Idle) => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -256,6 +254,14 @@ impl Worker {
                 Err(error) => tracing::debug!(%error, "dropped with the rows before it"),
             }
         }
+    }
+
+    /// The group has taken these partitions away.
+    fn give_up(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            self.assigned.remove(partition);
+        }
+        self.mirror.forget(partitions);
     }
 
     /// Remembers an assignment; the next life claims its partitions and
