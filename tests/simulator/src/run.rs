@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidelock::checkpoint::mutation::{self, Mutation};
 use tidelock::checkpoint::record::PartitionState;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -78,12 +78,11 @@ pub fn run(plan: Plan, bug: Option<Mutation>, keep_trace: bool) -> Outcome {
 type Checked = Result<(), Violation>;
 
 async fn simulate(world: &Arc<World>) -> Checked {
-    let (ending, is_ending) = watch::channel(false);
     let slots: Vec<Slot> = (0..world.lock().plan.processes).map(Slot::new).collect();
     let mut supervisors = JoinSet::new();
     for slot in &slots {
         let slot = slot.clone();
-        supervisors.spawn(slot.supervise(Arc::clone(world), is_ending.clone()));
+        supervisors.spawn(slot.supervise(Arc::clone(world)));
     }
     let faults_for = world.lock().plan.faults_for;
     let until = Instant::now() + faults_for;
@@ -106,7 +105,7 @@ async fn simulate(world: &Arc<World>) -> Checked {
         state.write_rows();
     });
     everything_arrives(world).await?;
-    ending.send_replace(true);
+    world.lock().ending = true;
     for slot in &slots {
         slot.ask();
     }
@@ -258,9 +257,9 @@ impl Slot {
     }
 
     /// Starts a process whenever there is none, until the end.
-    async fn supervise(self, world: Arc<World>, is_ending: watch::Receiver<bool>) {
+    async fn supervise(self, world: Arc<World>) {
         let mut lives = 0;
-        while !*is_ending.borrow() {
+        while !world.lock().ending {
             // The pid tells the machine and how often it was started.
             let pid = Pid(lives * 10 + self.number);
             lives += 1;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tidelock_connector::{
     Identity, OffsetCommitter, OpenSource, Result, Revocation, Source, SourceContext, SourceReader,
     Start, Stream, TopicPartition,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::group::{MemberId, Standing};
@@ -46,7 +47,6 @@ impl Source for ProcessSource {
         });
         let world = Arc::clone(&self.world);
         let reader = Reader {
-            changed: world.changes(),
             world: Arc::clone(&world),
             pid,
             member,
@@ -67,7 +67,6 @@ impl Source for ProcessSource {
 
 struct Reader {
     world: Arc<World>,
-    changed: watch::Receiver<()>,
     pid: Pid,
     member: MemberId,
     /// What this member believes to own.
@@ -127,8 +126,9 @@ async fn any_answer(asked: &mut [Asked]) {
 impl SourceReader for Reader {
     async fn next(&mut self) -> Result<Event> {
         loop {
+            let mut change = pin!(self.world.next_change());
+            change.as_mut().enable();
             self.world.gate(self.pid).await;
-            self.changed.mark_unchanged();
             if let Some(leaving) = &mut self.leaving {
                 // Done, dropped or too late: the partitions go in any case.
                 let _ = timeout_at(leaving.deadline, &mut leaving.done).await;
@@ -149,11 +149,10 @@ impl SourceReader for Reader {
             if let Some(event) = event {
                 return Ok(event);
             }
-            let Self { changed, asked, .. } = self;
             tokio::select! {
                 biased;
-                _ = changed.changed() => {}
-                () = any_answer(asked) => {}
+                () = change => {}
+                () = any_answer(&mut self.asked) => {}
                 () = sleep(IDLE_AFTER) => return Ok(Event::Idle),
             }
         }

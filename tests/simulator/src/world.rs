@@ -7,10 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -56,6 +58,8 @@ pub(crate) struct State {
     pub(crate) processes: BTreeMap<Pid, Process>,
     /// How many calls the store was asked for, of all processes.
     pub(crate) calls: u64,
+    /// Whoever ends is not started again.
+    pub(crate) ending: bool,
     started: Instant,
 }
 
@@ -80,7 +84,8 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct World {
     state: Mutex<State>,
-    changed: watch::Sender<()>,
+    /// Not a `watch` channel, which wakes its waiters in an order drawn by lot.
+    changed: Arc<Notify>,
 }
 
 impl World {
@@ -96,10 +101,11 @@ impl World {
             trace: Trace::new(keep_trace),
             processes: BTreeMap::new(),
             calls: 0,
+            ending: false,
             started: Instant::now(),
             plan,
         };
-        Arc::new(Self { state: Mutex::new(state), changed: watch::Sender::new(()) })
+        Arc::new(Self { state: Mutex::new(state), changed: Arc::default() })
     }
 
     /// The state, to be looked at.
@@ -111,20 +117,20 @@ impl World {
     /// Changes the state and wakes whoever waits for a change.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let changed = change(&mut self.lock());
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
         changed
     }
 
-    /// Tells of changes.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+    /// Resolves at the next change after it was polled or enabled.
+    pub(crate) fn next_change(&self) -> OwnedNotified {
+        Arc::clone(&self.changed).notified_owned()
     }
 
     /// Waits while the process is stopped; for ever when it is dead.
     pub(crate) async fn gate(&self, pid: Pid) {
-        let mut changes = self.changes();
         loop {
-            changes.mark_unchanged();
+            let mut change = pin!(self.next_change());
+            change.as_mut().enable();
             let (dead, stopped) = {
                 let state = self.lock();
                 let process = state.processes.get(&pid);
@@ -136,8 +142,7 @@ impl World {
             if !stopped {
                 return;
             }
-            // The sender lives in us.
-            let _ = changes.changed().await;
+            change.await;
         }
     }
 

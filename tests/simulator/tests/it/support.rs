@@ -7,7 +7,7 @@ use tidelock_simulator::{Mutation, Outcome, Plan, Stats, run};
 
 /// Runs every plan, on as many threads as there are cores, and returns the
 /// outcomes that `keep` wants, and what happened in all of them.
-pub fn run_all(
+pub(crate) fn run_all(
     plans: &[Plan],
     bug: Option<Mutation>,
     keep: impl Fn(&Outcome) -> bool + Sync,
@@ -33,7 +33,7 @@ pub fn run_all(
 }
 
 /// Says how to see it again, with its last steps.
-pub fn explain(plan: &Plan) -> String {
+pub(crate) fn explain(plan: &Plan) -> String {
     let outcome = run(plan.clone(), None, true);
     let last = outcome.trace.len().saturating_sub(60);
     let violation = outcome.violation.map(|violation| violation.to_string());
@@ -47,7 +47,7 @@ pub fn explain(plan: &Plan) -> String {
 }
 
 /// The first few of many failures.
-pub fn failures(failed: &[Outcome]) -> String {
+pub(crate) fn failures(failed: &[Outcome]) -> String {
     let shown = failed.iter().take(5).map(|outcome| {
         let violation = outcome.violation.as_ref().map(ToString::to_string);
         format!("{:?}: {}", outcome.plan.strikes, violation.unwrap_or_default())
