@@ -111,8 +111,8 @@ fn line(
         }
     }
     parts.push(match open {
-        Some(open) => format!("{} + {open} open", words::counted(files, "file")),
-        None => words::counted(files, "file"),
+        Some(open) if open > 0 => format!("{} + {open} open", words::counted(files, "file")),
+        _ => words::counted(files, "file"),
     });
     parts.push(match report.since_checkpoint {
         Some(since) => format!("checkpoint {} ago", words::age(since)),

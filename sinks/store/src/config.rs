@@ -1,13 +1,13 @@
 //! Which store, and how to reach it.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::memory::InMemory;
-use object_store::path::Path;
+use object_store::path::Path as Key;
 use object_store::{BackoffConfig, ClientConfigKey, CopyMode, RetryConfig};
 use serde::{Deserialize, Serialize};
 use tidelock_connector::{Error, Result};
@@ -77,13 +77,13 @@ pub(crate) fn open(config: &StoreConfig) -> Result<(String, Backend)> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return match url {
             "" => Err(Error::config("the url of a store is empty")),
-            folder => local(PathBuf::from(folder)),
+            folder => local(Path::new(folder)),
         };
     };
     match scheme {
         "file" => {
             let folder = url::Url::parse(url).ok().and_then(|url| url.to_file_path().ok());
-            local(folder.ok_or_else(|| {
+            local(&folder.ok_or_else(|| {
                 Error::config("a file url needs an absolute path: file:///folder").object(url)
             })?)
         }
@@ -114,13 +114,13 @@ fn split(rest: &str) -> (&str, &str) {
     rest.split_once('/').unwrap_or((rest, ""))
 }
 
-fn prefix_path(url: &str, prefix: &str) -> Result<Path> {
-    Path::parse(prefix)
+fn prefix_path(url: &str, prefix: &str) -> Result<Key> {
+    Key::parse(prefix)
         .map_err(|e| Error::config("the path in the url is not a valid key").object(url).source(e))
 }
 
-fn local(folder: PathBuf) -> Result<(String, Backend)> {
-    let absolute = std::path::absolute(&folder).map_err(|e| {
+fn local(folder: &Path) -> Result<(String, Backend)> {
+    let absolute = std::path::absolute(folder).map_err(|e| {
         Error::config("the folder has no absolute path").object(folder.display()).source(e)
     })?;
     let url = url::Url::from_file_path(&absolute)
@@ -172,7 +172,7 @@ fn require_tls(endpoint: Option<&str>, allow_http: bool) -> Result<()> {
     }
 }
 
-fn s3(url: &str, bucket: &str, prefix: Path, options: &StorageOptions) -> Result<Object> {
+fn s3(url: &str, bucket: &str, prefix: Key, options: &StorageOptions) -> Result<Object> {
     if bucket.is_empty() {
         return Err(Error::config("the url names no bucket: s3://bucket/prefix").object(url));
     }
