@@ -368,8 +368,10 @@ impl Life {
         let _ = done.send(());
         match result {
             Ok(Ok(())) => {
+                // The record forgets it now, and may never hear of it again.
                 let empty = touched && self.coordinator.owned().next().is_none();
-                Ok(empty.then_some(Ended::Empty))
+                let ends = empty && !planted(Mutation::ForgottenClaims);
+                Ok(ends.then_some(Ended::Empty))
             }
             Ok(Err(failure)) => Err(failure),
             Err(_) => Err(Failure::Restart(Error::new(

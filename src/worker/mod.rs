@@ -261,6 +261,12 @@ impl Worker {
         for partition in partitions {
             self.assigned.remove(partition);
         }
+        // Or the answer to an older assignment would take the start from the
+        // newer one, which then would never be read.
+        for unanswered in &mut self.unanswered {
+            unanswered.partitions.retain(|partition| !partitions.contains(partition));
+        }
+        self.unanswered.retain(|unanswered| !unanswered.partitions.is_empty());
         self.mirror.forget(partitions);
     }
 
