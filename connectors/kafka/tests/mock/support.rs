@@ -28,6 +28,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(topic: &str, partitions: i32) -> Self {
+        log();
         let mock = MockCluster::new(1).expect("a mock cluster");
         mock.create_topic(topic, partitions, 1).expect("a topic");
         let producer = ClientConfig::new()
@@ -66,6 +67,17 @@ impl Cluster {
     pub(crate) fn flush(&self) {
         self.producer.flush(PATIENCE).expect("all messages sent");
     }
+}
+
+/// What `RUST_LOG` asks for; nothing unless it is set.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    // Whoever was first has done it.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_thread_names(true)
+        .with_writer(std::io::stderr)
+        .try_init();
 }
 
 pub(crate) fn schema() -> SchemaRef {
