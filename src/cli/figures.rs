@@ -157,6 +157,16 @@ const COUNTERS: &[(&str, Unit, &str)] = &[
     ("tidelock_source_records_total", Unit::Count, "records read, by topic and partition"),
     ("tidelock_source_bytes_total", Unit::Bytes, "bytes of keys and values read"),
     ("tidelock_source_pauses_total", Unit::Count, "times that a partition's queue was full"),
+    (
+        "tidelock_source_starved_milliseconds_total",
+        Unit::Milliseconds,
+        "time that data waited for its turn beyond poll_interval",
+    ),
+    (
+        "tidelock_source_refetched_bytes_total",
+        Unit::Bytes,
+        "bytes thrown away and fetched again, estimated",
+    ),
     ("tidelock_source_rebalances_total", Unit::Count, "times that the group shared out anew"),
     ("tidelock_source_errors_total", Unit::Count, "errors of the broker's client, by code"),
     ("tidelock_source_bad_records_total", Unit::Count, "records that did not decode"),
@@ -170,7 +180,22 @@ const GAUGES: &[(&str, Unit, &str)] = &[
     ("tidelock_source_assigned_partitions", Unit::Count, "partitions that a worker owns"),
     ("tidelock_source_channel_bytes", Unit::Bytes, "rows that are decoded and wait"),
     ("tidelock_source_waiting_messages", Unit::Count, "messages fetched and not served"),
-    ("tidelock_source_oldest_waiting_seconds", Unit::Seconds, "how long a partition waits"),
+    (
+        "tidelock_source_oldest_waiting_seconds",
+        Unit::Seconds,
+        "how long the oldest fetched message of a partition has waited, at least",
+    ),
+    (
+        "tidelock_source_longest_wait_seconds",
+        Unit::Seconds,
+        "the longest time between two turns of a partition with data, in the last second",
+    ),
+    ("tidelock_source_share", Unit::Count, "a partition's part of the bytes of the last second"),
+    (
+        "tidelock_source_fairness_index",
+        Unit::Count,
+        "Jain's index of the bytes per weight of partitions with waiting data, by worker",
+    ),
     (LAG, Unit::Count, "messages between the position and the end of the partition"),
     (OPEN_FILES, Unit::Count, "files that are being written"),
 ];

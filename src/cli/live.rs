@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
+use super::fair::{Now, Watch};
 use super::screen::SCREEN;
 use super::{figures, words};
 use crate::progress::{Progress, Report};
@@ -13,6 +14,8 @@ use crate::progress::{Progress, Report};
 const REDRAW: Duration = Duration::from_millis(250);
 /// Between two lines of the log, where nobody is looking.
 const LOG: Duration = Duration::from_secs(10);
+/// From then on the line says that messages wait.
+const LONG_WAIT: Duration = Duration::from_secs(1);
 /// What "per second" refers to.
 const WINDOW: Duration = Duration::from_secs(3);
 
@@ -21,13 +24,13 @@ pub(super) struct Live(JoinHandle<()>);
 
 impl Live {
     /// Begins to show.
-    pub(super) fn start(name: &str, progress: Arc<Progress>, bounded: bool) -> Self {
+    pub(super) fn start(name: &str, progress: Arc<Progress>, fair: Watch, bounded: bool) -> Self {
         let name = name.to_owned();
         Self(tokio::spawn(async move {
             if SCREEN.is_terminal() {
-                redraw(&name, &progress, bounded).await;
+                redraw(&name, &progress, &fair, bounded).await;
             } else {
-                log(&progress).await;
+                log(&progress, &fair).await;
             }
         }))
     }
@@ -40,18 +43,25 @@ impl Drop for Live {
     }
 }
 
-async fn redraw(name: &str, progress: &Progress, bounded: bool) {
+async fn redraw(name: &str, progress: &Progress, fair: &Watch, bounded: bool) {
     let mut ticks = tokio::time::interval(REDRAW);
     let mut speed = Speed::default();
     loop {
         ticks.tick().await;
         let report = progress.report();
         let rate = speed.see(report.records);
-        SCREEN.live(&line(name, &report, rate, figures::lag(), figures::open_files(), bounded));
+        let seen = Seen {
+            rate,
+            lag: figures::lag(),
+            open: figures::open_files(),
+            fair: fair.now(),
+            bounded,
+        };
+        SCREEN.live(&line(name, &report, &seen));
     }
 }
 
-async fn log(progress: &Progress) {
+async fn log(progress: &Progress, fair: &Watch) {
     let mut ticks = tokio::time::interval(LOG);
     ticks.tick().await;
     let mut before = 0;
@@ -61,10 +71,13 @@ async fn log(progress: &Progress) {
         let rate = words::rate(report.records - before, LOG);
         before = report.records;
         let files: u64 = report.sinks.values().map(|sink| sink.files).sum();
+        let Now { index, oldest } = fair.now();
         tracing::info!(
             records = report.records,
             records_per_second = rate,
             lag = figures::lag(),
+            fairness = index,
+            oldest_waiting_seconds = oldest.map(|(_, waiting)| waiting.as_secs_f64()),
             files,
             checkpoints = report.checkpoints,
             restarts = report.restarts,
@@ -89,14 +102,18 @@ impl Speed {
     }
 }
 
-fn line(
-    name: &str,
-    report: &Report,
+/// What is known beside the report.
+#[derive(Default)]
+struct Seen {
     rate: u64,
     lag: Option<u64>,
     open: Option<u64>,
+    fair: Now,
     bounded: bool,
-) -> String {
+}
+
+fn line(name: &str, report: &Report, seen: &Seen) -> String {
+    let Seen { rate, lag, open, ref fair, bounded } = *seen;
     let (bold, off) = SCREEN.colours("1");
     let (dim, _) = SCREEN.colours("2");
     let files: u64 = report.sinks.values().map(|sink| sink.files).sum();
@@ -118,6 +135,14 @@ fn line(
         Some(since) => format!("checkpoint {} ago", words::age(since)),
         None => "no checkpoint yet".to_owned(),
     });
+    if let Some(index) = fair.index {
+        parts.push(format!("fairness {index:.2}"));
+    }
+    if let Some((partition, waiting)) = &fair.oldest
+        && *waiting >= LONG_WAIT
+    {
+        parts.push(format!("{partition} waits {}", words::age(*waiting)));
+    }
     if report.restarts > 0 {
         let (yellow, _) = SCREEN.colours("33");
         parts.push(format!("{yellow}{}{off}", words::counted(report.restarts, "restart")));
@@ -134,18 +159,32 @@ mod tests {
     fn the_line_says_what_is_known() {
         let mut report = Progress::new().report();
         assert_eq!(
-            line("p", &report, 0, None, None, true),
+            line("p", &report, &Seen { bounded: true, ..Seen::default() }),
             "p  0/s · 0 records · 0 files · no checkpoint yet"
         );
         report.records = 1_200_000;
         report.restarts = 1;
         report.since_checkpoint = Some(Duration::from_secs(4));
         report.sinks.insert("s".to_owned(), SinkProgress { files: 42, rows: 1, bytes: 1 });
+        let mut seen = Seen {
+            rate: 150_000,
+            lag: Some(900_000),
+            open: Some(3),
+            bounded: true,
+            ..Seen::default()
+        };
         assert_eq!(
-            line("p", &report, 150_000, Some(900_000), Some(3), true),
+            line("p", &report, &seen),
             "p  150,000/s · 1,200,000 records · 900,000 behind · 7 s to go · 42 files + 3 open \
              · checkpoint 4 s ago · 1 restart"
         );
-        assert!(!line("p", &report, 150_000, Some(900_000), Some(3), false).contains("to go"));
+        seen.bounded = false;
+        assert!(!line("p", &report, &seen).contains("to go"));
+        let waiting = Some(("orders/3".to_owned(), Duration::from_millis(2_300)));
+        seen.fair = Now { index: Some(0.987), oldest: waiting };
+        let shown = line("p", &report, &seen);
+        assert!(shown.contains("fairness 0.99 · orders/3 waits 2 s"), "{shown}");
+        seen.fair.oldest = Some(("orders/3".to_owned(), Duration::from_millis(300)));
+        assert!(!line("p", &report, &seen).contains("waits"));
     }
 }

@@ -12,6 +12,7 @@ mod confirm;
 #[cfg(all(feature = "kafka", feature = "file"))]
 mod demo;
 mod doctor;
+mod fair;
 mod figures;
 mod live;
 mod log;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use tidelock_connector::Error;
 
 use super::confirm::confirmed;
+use super::fair::Watch;
 use super::live::Live;
 use super::screen::SCREEN;
 use super::{Exit, Failure, PipelineFile, figures, words};
@@ -69,6 +70,8 @@ struct Closing<'a> {
     #[serde(flatten)]
     report: &'a Report,
     records_per_second: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fairness: Option<serde_json::Value>,
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
@@ -78,27 +81,28 @@ pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let config = args.pipeline.load()?;
     figures::install(args.metrics.or(config.runtime.metrics))?;
     let on_lost = args.on_lost.on_lost(args.yes);
+    let fair = Watch::of(&config.source);
     let pipeline = config.into_builder().until_end(args.until_end).on_lost(on_lost).build()?;
     let (name, progress) = (pipeline.name().to_owned(), pipeline.progress());
-    let live = Live::start(&name, pipeline.progress(), args.until_end);
+    let live = Live::start(&name, pipeline.progress(), fair.clone(), args.until_end);
     let outcome = pipeline.run(shutdown_on_ctrl_c()).await;
     drop(live);
     match outcome {
         Ok(report) => {
-            tell(&name, &report, args.json);
+            tell(&name, &report, &fair, args.json);
             Ok(Exit::Done)
         }
-        Err(error) => Err(failed(&name, &progress.report(), error, args.json)),
+        Err(error) => Err(failed(&name, &progress.report(), &fair, error, args.json)),
     }
 }
 
 /// What was done until then is told with the error.
-fn failed(name: &str, report: &Report, error: Error, json: bool) -> Failure {
+fn failed(name: &str, report: &Report, fair: &Watch, error: Error, json: bool) -> Failure {
     let exit = Exit::of(&error);
     if !json && report.records > 0 {
-        tell(name, report, false);
+        tell(name, report, fair, false);
     }
-    let closing = closing(name, report, false);
+    let closing = closing(name, report, fair, false);
     let known = match serde_json::to_value(closing) {
         Ok(serde_json::Value::Object(known)) => known,
         _ => serde_json::Map::new(),
@@ -106,14 +110,14 @@ fn failed(name: &str, report: &Report, error: Error, json: bool) -> Failure {
     Failure::Error(error, exit, known)
 }
 
-fn closing<'a>(name: &'a str, report: &'a Report, ok: bool) -> Closing<'a> {
+fn closing<'a>(name: &'a str, report: &'a Report, fair: &Watch, ok: bool) -> Closing<'a> {
     let records_per_second = words::rate(report.records, report.elapsed);
-    Closing { pipeline: name, ok, report, records_per_second }
+    Closing { pipeline: name, ok, report, records_per_second, fairness: fair.json() }
 }
 
-fn tell(name: &str, report: &Report, json: bool) {
+fn tell(name: &str, report: &Report, fair: &Watch, json: bool) {
     if json {
-        words::print_json(&closing(name, report, true));
+        words::print_json(&closing(name, report, fair, true));
         return;
     }
     let row = |name: &str, value: String| (name.to_owned(), value);
@@ -131,6 +135,7 @@ fn tell(name: &str, report: &Report, json: bool) {
     rows.push(row("took", words::duration(report.elapsed)));
     let rate = words::rate(report.records, report.elapsed);
     rows.push(row("rate", format!("{} records/s", words::count(rate))));
+    rows.extend(fair.rows());
     words::print(&format!("{name}\n{}", words::table(&rows)));
 }
 

@@ -25,6 +25,9 @@ pub struct SourceConfig {
     pub summary: Vec<(&'static str, String)>,
     /// The consumer group, asked from outside, where the source has one.
     pub group: Option<Arc<dyn Group>>,
+    /// How fairly its partitions are served.
+    #[cfg(feature = "kafka")]
+    pub fairness: tidelock_kafka::Fairness,
     pub(super) attach: Attach,
 }
 

@@ -34,6 +34,7 @@ pub(super) fn source(
             topics,
             streams: source.streams(),
             summary,
+            fairness: source.fairness(),
             attach: Arc::new(move |builder| builder.source(source.clone())),
         }),
         Err(error) => {

@@ -161,7 +161,7 @@ impl Poller {
     fn add(&mut self, partition: &TopicPartition, claim: u64) -> tidelock_connector::Result<()> {
         let topic = self.topic(&partition.topic)?;
         let weight = self.settings.config.weights.get(&*partition.topic).copied().unwrap_or(1);
-        self.slots.push(Slot::new(partition.clone(), topic, claim));
+        self.slots.push(Slot::new(partition.clone(), topic, weight, claim));
         self.fair.add(weight);
         Ok(())
     }
@@ -170,7 +170,9 @@ impl Poller {
     fn remove(&mut self, lane: usize) {
         let mut slot = self.slots.remove(lane);
         self.fair.remove(lane);
-        slot.retire();
+        // Whoever gets it fetches that again.
+        slot.throw_away();
+        self.report.retire(&mut slot);
     }
 
     /// Lets go of a partition outside of any revocation.

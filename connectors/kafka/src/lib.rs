@@ -51,6 +51,7 @@ mod config;
 mod context;
 mod errors;
 mod fair;
+mod fairness;
 mod ffi;
 mod group;
 mod lookup;
@@ -74,6 +75,7 @@ pub use builder::KafkaSourceBuilder;
 pub use config::{
     Assignor, Coordinate, FormatConfig, Isolation, KafkaConfig, OnBadRecord, StartAt, Threshold,
 };
+pub use fairness::{Fairness, FairnessReport, PartitionFairness};
 pub use lookup::NO_START;
 pub use rows::{Format, Json};
 pub use security::{Protocol, Security};

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode;
-use tidelock_connector::{ErrorKind, Identity, Rejected, Start, Stream};
+use tidelock_connector::{ErrorKind, Identity, Rejected, SourceContext, Start, Stream};
 
 use crate::client::Limits;
 use crate::context::{Consumer, Notes};
@@ -31,7 +31,7 @@ use crate::rows::Rows;
 use crate::serve::Served;
 use crate::settings::Settings;
 use crate::slot::{Slot, State};
-use crate::stats::Report;
+use crate::stats::{Pace, Report};
 
 /// How many events are served per round, so that a flood of log lines does not
 /// hold up the data.
@@ -66,6 +66,7 @@ pub(crate) struct Poller {
     pub(crate) limits: Limits,
     pub(crate) room: Room,
     pub(crate) report: Report,
+    pub(crate) pace: Pace,
     /// Something was found that ends the run; nothing more is read.
     pub(crate) halted: bool,
     /// Slots and librdkafka may differ.
@@ -114,6 +115,7 @@ impl Drop for Poller {
     /// does from now on.
     fn drop(&mut self) {
         tracing::debug!("leaving the group");
+        self.slots.iter_mut().for_each(|slot| self.report.retire(slot));
         self.group.cancel();
         self.consumer.context().close();
     }
@@ -127,9 +129,10 @@ impl Poller {
         outbox: Outbox,
         commands: Receiver<Command>,
         limits: Limits,
-        memory: usize,
+        ctx: &SourceContext,
     ) -> Self {
         let fair = Fair::new(settings.config.max_poll_records);
+        let report = Report::new(settings.fairness.clone(), ctx.worker);
         Self {
             main: Queue::main(&consumer),
             consumer,
@@ -140,10 +143,11 @@ impl Poller {
             fair,
             topics: Vec::new(),
             group: Group::default(),
-            budget: Budget::new(memory),
+            budget: Budget::new(ctx.memory),
             limits,
             room: Room::default(),
-            report: Report::default(),
+            report,
+            pace: Pace::new(),
             halted: false,
             unsynced: false,
             sync_at: None,
@@ -163,7 +167,7 @@ impl Poller {
             self.resync();
             let served = self.round();
             self.cut_due(Instant::now());
-            self.report.publish(&self.consumer, &mut self.slots, &self.outbox);
+            self.report.publish(&self.consumer, &mut self.slots, &self.outbox, &self.pace);
             self.rest(served);
         }
     }
@@ -299,7 +303,11 @@ impl Poller {
         match served {
             Served::More => self.wait = shortest,
             // `next` wakes us when it has made room.
-            Served::Full => thread::park_timeout(longest),
+            Served::Full => {
+                let since = Instant::now();
+                thread::park_timeout(longest);
+                self.pace.blocked += since.elapsed();
+            }
             Served::Drained { any } => {
                 if any {
                     self.wait = shortest;

@@ -12,6 +12,7 @@ use crate::fair::{Taken, Turn};
 use crate::ffi::{Message, Queue, Room};
 use crate::poller::Poller;
 use crate::rows::Refused;
+use crate::stats::Seen;
 use crate::track::Step;
 
 /// Rows of a batch, at most.
@@ -38,6 +39,7 @@ impl Poller {
             return Served::Drained { any: false };
         }
         let (mut any, mut more) = (false, false);
+        self.pace.now = Instant::now();
         for _ in 0..self.fair.len() {
             if self.outbox.held() >= self.budget.channel {
                 return Served::Full;
@@ -57,6 +59,8 @@ impl Poller {
     fn turn(&mut self, turn: &mut Turn) -> (bool, bool) {
         let lane = turn.lane;
         let mut room = std::mem::take(&mut self.room);
+        self.pace.turns += 1;
+        let began = self.pace;
         let mut any = false;
         loop {
             let want = self.fair.want(turn);
@@ -78,7 +82,10 @@ impl Poller {
             false => 0,
         };
         let left = waiting > 0 && slot.is_served();
-        slot.stats.see(waiting, left, self.limits.queue_messages);
+        if slot.is_served() {
+            slot.stats.look(&began, any, self.settings.config.poll_interval);
+            slot.stats.see(Seen { any, waiting, left }, &self.pace, self.limits.queue_messages);
+        }
         (any, left)
     }
 
@@ -95,6 +102,7 @@ impl Poller {
         let mut taken = nothing;
         if queue.len() > 0 {
             let now = Instant::now();
+            self.pace.now = now;
             let drained = queue.drain(room, want);
             taken.drained = drained.len() < want;
             for message in drained.iter() {
@@ -108,6 +116,7 @@ impl Poller {
             }
         }
         self.slots[lane].queue = Some(queue);
+        self.pace.records += taken.records as u64;
         taken
     }
 
@@ -153,8 +162,7 @@ impl Poller {
         }
         let slot = &mut self.slots[lane];
         slot.track.reach(message.offset() + 1);
-        slot.stats.records += 1;
-        slot.stats.bytes += size as u64;
+        slot.stats.serve(size as u64);
         self.unsynced |= slot.track.is_done();
 
         let topic = &mut self.topics[index];

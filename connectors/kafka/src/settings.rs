@@ -7,6 +7,7 @@ use tidelock_connector::{Error, Result};
 use tidelock_json::{JsonDecoder, JsonOptions};
 
 use crate::config::{Coordinate, FormatConfig, KafkaConfig};
+use crate::fairness::Fairness;
 use crate::rows::{self, Format};
 
 /// What all readers of one source share.
@@ -18,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) coordinates: Vec<Coordinate>,
     /// Of every batch.
     pub(crate) schema: SchemaRef,
+    /// How the partitions are served.
+    pub(crate) fairness: Fairness,
 }
 
 impl Settings {
@@ -43,6 +46,13 @@ impl Settings {
         }
         let schema = rows::schema_of(&format, &coordinates)?;
         let group = config.group_id.clone().unwrap_or_else(|| pipeline.to_owned());
-        Ok(Arc::new(Self { config, group, format, coordinates, schema }))
+        Ok(Arc::new(Self {
+            config,
+            group,
+            format,
+            coordinates,
+            schema,
+            fairness: Fairness::default(),
+        }))
     }
 }

@@ -1,13 +1,13 @@
 //! The partitions that this worker owns, and what is known of each.
 
 use std::ffi::CString;
-use std::time::Instant;
 
 use rdkafka::{Offset, TopicPartitionList};
 use tidelock_connector::{Start, TopicPartition};
 
 use crate::context::Notes;
 use crate::ffi::Queue;
+use crate::stats::{Meters, Stats};
 use crate::track::Track;
 
 /// One partition that the group gave to this worker. Slots and the lanes of
@@ -27,7 +27,10 @@ pub(crate) struct Slot {
     pub(crate) paused: bool,
     /// librdkafka is not where `track` is.
     pub(crate) astray: bool,
+    /// Its share against the others.
+    pub(crate) weight: u32,
     pub(crate) stats: Stats,
+    pub(crate) meters: Meters,
 }
 
 /// What may be done with a partition.
@@ -43,30 +46,15 @@ pub(crate) enum State {
     Leaving,
 }
 
-/// What was seen of a partition, for metrics.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Stats {
-    /// Messages delivered since the last report.
-    pub(crate) records: u64,
-    /// Bytes of them.
-    pub(crate) bytes: u64,
-    /// Messages fetched and not served yet, as of the last turn.
-    pub(crate) waiting: usize,
-    /// Since when a turn left something behind.
-    pub(crate) behind_since: Option<Instant>,
-    /// How often fetching stopped because enough was waiting.
-    pub(crate) pauses: u64,
-    /// Enough is waiting just now.
-    pub(crate) full: bool,
-}
-
 impl Slot {
-    pub(crate) fn new(partition: TopicPartition, topic: usize, claim: u64) -> Self {
+    pub(crate) fn new(partition: TopicPartition, topic: usize, weight: u32, claim: u64) -> Self {
         // A topic's name has no zero bytes: the broker would not have it.
         let name = CString::new(&*partition.topic).unwrap_or_default();
         Self {
+            meters: Meters::new(&partition),
             partition,
             topic,
+            weight,
             name,
             state: State::Claiming(claim),
             track: Track::new(0, None),
@@ -80,9 +68,19 @@ impl Slot {
 
     /// Reads from `start` on.
     pub(crate) fn begin(&mut self, start: &Start) {
+        let again = self.track.position().saturating_sub(start.offset);
+        self.stats.refetch(u64::try_from(again).unwrap_or(0));
+        self.stats.rest();
         self.track = Track::new(start.offset, start.end);
         self.state = State::Reading;
         self.astray = true;
+    }
+
+    /// What is in its queue will be fetched again.
+    pub(crate) fn throw_away(&mut self) {
+        let waiting = self.queue.as_ref().map_or(0, Queue::len);
+        self.stats.throw_away(waiting);
+        self.stats.rest();
     }
 
     /// Whether it is to be fetched.

@@ -17,6 +17,7 @@ use crate::commit::KafkaCommitter;
 use crate::config::KafkaConfig;
 use crate::context::{Consumer, Notes};
 use crate::errors;
+use crate::fairness::Fairness;
 use crate::outbox::{Outbox, Shared};
 use crate::poller::Poller;
 use crate::probe::Probe;
@@ -52,6 +53,12 @@ impl KafkaSource {
     /// What operators ask of the group, beside its members.
     pub fn admin(&self) -> GroupAdmin {
         GroupAdmin::new(Arc::clone(&self.settings))
+    }
+
+    /// How fairly the partitions are served, by all readers of this source and
+    /// its clones together.
+    pub fn fairness(&self) -> Fairness {
+        self.settings.fairness.clone()
     }
 
     pub(crate) fn from_settings(settings: Arc<Settings>) -> Self {
@@ -135,14 +142,14 @@ fn open(settings: &Arc<Settings>, ctx: &SourceContext) -> Result<OpenSource> {
     let (commands, obeyed) = mpsc::channel();
     let (alive, ended) = mpsc::channel();
     let outbox = Outbox::new(sender, Arc::clone(&shared));
-    let memory = ctx.memory;
+    let ctx = ctx.clone();
     let settings = Arc::clone(settings);
     let thread = thread::Builder::new()
         .name(format!("tidelock-kafka-{}", next_number()))
         .spawn(move || {
             // Dropped last, after the group was left.
             let _alive: mpsc::Sender<()> = alive;
-            Poller::new(consumer, settings, identity, outbox, obeyed, limits, memory).run();
+            Poller::new(consumer, settings, identity, outbox, obeyed, limits, &ctx).run();
         })
         .map_err(|error| Error::new(ErrorKind::Other, "cannot start a thread").source(error))?;
     let reader = KafkaReader { events, shared, commands, thread: Some(thread), ended };

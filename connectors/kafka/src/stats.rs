@@ -1,59 +1,250 @@
-//! Figures per partition, handed to the `metrics` facade once a second.
+//! What is seen of each partition, handed on once a second: to the `metrics`
+//! facade and to the source's [`Fairness`].
+//!
+//! # What it costs
+//! Two additions per message, a handful of comparisons per turn, and no clock
+//! beyond the one that is read for each drained queue.
 
+use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
+use metrics::{Counter, Gauge};
 use tidelock_connector::TopicPartition;
 
 use crate::context::Consumer;
+use crate::fairness::{Fairness, Totals, jain};
 use crate::ffi;
 use crate::outbox::Outbox;
-use crate::slot::{Slot, Stats};
+use crate::slot::Slot;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// When the figures were last handed on.
-#[derive(Debug, Default)]
-pub(crate) struct Report {
-    last: Option<Instant>,
+/// A window of the fairness index has that many rounds at least: in fewer, the
+/// size of one turn would say more than the order of turns.
+const WINDOW_ROUNDS: u64 = 16;
+
+/// What the reader does as a whole, by which waits are measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Now, as of the last queue that was looked into.
+    pub(crate) now: Instant,
+    /// For how long nobody was served for want of room.
+    pub(crate) blocked: Duration,
+    /// Records served of all partitions.
+    pub(crate) records: u64,
+    /// Turns that were given.
+    pub(crate) turns: u64,
 }
 
-const WAITING: &str = "tidelock_source_waiting_messages";
-const BEHIND: &str = "tidelock_source_oldest_waiting_seconds";
-const LAG: &str = "tidelock_source_lag";
+impl Pace {
+    pub(crate) fn new() -> Self {
+        Self { now: Instant::now(), blocked: Duration::ZERO, records: 0, turns: 0 }
+    }
+}
+
+/// What was seen of a partition since the last report, and what it takes to
+/// see more.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Stats {
+    /// Since the last report.
+    news: Totals,
+    /// Records and bytes in all, for the mean size.
+    records: u64,
+    bytes: u64,
+    /// Enough is waiting just now.
+    full: bool,
+    /// When its queue was last looked into.
+    looked: Option<Pace>,
+    /// What has waited longest.
+    oldest: Option<Oldest>,
+    /// Thrown away already, though still in the queue.
+    stale: usize,
+    /// Something was left behind by every turn of this window, and by the last
+    /// one before it.
+    backlogged: bool,
+    /// Bytes served in this window.
+    window: u64,
+}
+
+/// The records up to number `upto` wait since then at the latest.
+#[derive(Debug, Clone, Copy)]
+struct Oldest {
+    upto: u64,
+    since: Instant,
+}
+
+/// What a turn has come to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Seen {
+    /// Something was taken.
+    pub(crate) any: bool,
+    /// What is left in the queue.
+    pub(crate) waiting: usize,
+    /// It could have been served.
+    pub(crate) left: bool,
+}
 
 impl Stats {
-    fn count(&mut self, labels: &[(&'static str, String); 2]) {
-        metrics::counter!("tidelock_source_records_total", labels)
-            .increment(std::mem::take(&mut self.records));
-        metrics::counter!("tidelock_source_bytes_total", labels)
-            .increment(std::mem::take(&mut self.bytes));
-        metrics::counter!("tidelock_source_pauses_total", labels)
-            .increment(std::mem::take(&mut self.pauses));
+    /// A message was served.
+    #[inline]
+    pub(crate) fn serve(&mut self, bytes: u64) {
+        self.news.records += 1;
+        self.news.bytes += bytes;
     }
 
-    /// A turn has ended with so much waiting, and `left` of it could have been
-    /// served.
-    pub(crate) fn see(&mut self, waiting: usize, left: bool, limit: usize) {
-        self.waiting = waiting;
-        if !left {
-            self.behind_since = None;
-        } else if self.behind_since.is_none() {
-            self.behind_since = Some(Instant::now());
+    /// A turn begins at `pace` that finds something, or not.
+    pub(crate) fn look(&mut self, pace: &Pace, found: bool, poll_interval: Duration) {
+        let Some(last) = self.looked.replace(*pace) else { return };
+        if !found {
+            return;
+        }
+        let blocked = pace.blocked.saturating_sub(last.blocked);
+        let wait = pace.now.saturating_duration_since(last.now).saturating_sub(blocked);
+        self.news.longest_wait = self.news.longest_wait.max(wait);
+        self.news.overtaken = self.news.overtaken.max(pace.records - last.records);
+        if wait > poll_interval * 2 {
+            self.news.starved += wait - poll_interval;
+        }
+    }
+
+    /// A turn has ended; `limit` messages are what may wait.
+    pub(crate) fn see(&mut self, seen: Seen, pace: &Pace, limit: usize) {
+        if let Some(looked) = &mut self.looked {
+            // Its own turn is nothing that it had to wait for.
+            looked.now = pace.now;
+            looked.records = pace.records;
+        }
+        self.stale *= usize::from(!seen.any);
+        self.backlogged &= seen.left;
+        self.news.waiting = seen.waiting as u64;
+        let served = self.records + self.news.records;
+        if !seen.left {
+            self.oldest = None;
+        } else if self.oldest.is_none_or(|oldest| oldest.upto <= served) {
+            self.oldest = Some(Oldest { upto: served + self.news.waiting, since: pace.now });
         }
         // Fetching stops at the limit and goes on below it; half is what keeps
         // the count from flickering.
-        if waiting >= limit {
-            self.pauses += u64::from(!self.full);
+        if seen.waiting >= limit {
+            self.news.pauses += u64::from(!self.full);
             self.full = true;
-        } else if waiting < limit / 2 {
+        } else if seen.waiting < limit / 2 {
             self.full = false;
         }
     }
+
+    /// What is in the queue is thrown away and will be fetched again.
+    pub(crate) fn throw_away(&mut self, waiting: usize) {
+        let messages = waiting.saturating_sub(self.stale) as u64;
+        self.stale = waiting;
+        self.refetch(messages);
+    }
+
+    /// So many messages that were served are fetched again.
+    pub(crate) fn refetch(&mut self, messages: u64) {
+        let records = self.records + self.news.records;
+        let bytes = self.bytes + self.news.bytes;
+        let mean = bytes.checked_div(records).unwrap_or(0);
+        self.news.refetched += mean.saturating_mul(messages);
+    }
+
+    /// It is not looked at for a while: the time until then is no wait.
+    pub(crate) fn rest(&mut self) {
+        self.looked = None;
+        self.oldest = None;
+        self.backlogged = false;
+        self.news.waiting = 0;
+    }
+
+    /// What has come since the last call.
+    fn take(&mut self, now: Instant) -> Totals {
+        let since = self.oldest.map(|oldest| oldest.since);
+        let oldest_waiting = since.map_or(Duration::ZERO, |since| now.duration_since(since));
+        let news = Totals { oldest_waiting, ..self.news };
+        self.news = Totals { waiting: news.waiting, ..Totals::default() };
+        self.records += news.records;
+        self.bytes += news.bytes;
+        self.window += news.bytes;
+        news
+    }
+
+    /// Begins a window, and returns what was served in the one before it if
+    /// data was waiting all the time.
+    fn turn_window(&mut self) -> Option<u64> {
+        let bytes = std::mem::take(&mut self.window);
+        let backlogged = std::mem::replace(&mut self.backlogged, self.oldest.is_some());
+        backlogged.then_some(bytes)
+    }
+}
+
+/// A partition's metrics, looked up once.
+pub(crate) struct Meters {
+    records: Counter,
+    bytes: Counter,
+    pauses: Counter,
+    starved: Counter,
+    refetched: Counter,
+    waiting: Gauge,
+    oldest: Gauge,
+    longest: Gauge,
+    share: Gauge,
+    lag: Gauge,
+}
+
+impl Meters {
+    pub(crate) fn new(partition: &TopicPartition) -> Self {
+        let TopicPartition { topic, partition } = partition;
+        let labels = [("topic", topic.to_string()), ("partition", partition.to_string())];
+        Self {
+            records: metrics::counter!("tidelock_source_records_total", &labels),
+            bytes: metrics::counter!("tidelock_source_bytes_total", &labels),
+            pauses: metrics::counter!("tidelock_source_pauses_total", &labels),
+            starved: metrics::counter!("tidelock_source_starved_milliseconds_total", &labels),
+            refetched: metrics::counter!("tidelock_source_refetched_bytes_total", &labels),
+            waiting: metrics::gauge!("tidelock_source_waiting_messages", &labels),
+            oldest: metrics::gauge!("tidelock_source_oldest_waiting_seconds", &labels),
+            longest: metrics::gauge!("tidelock_source_longest_wait_seconds", &labels),
+            share: metrics::gauge!("tidelock_source_share", &labels),
+            lag: metrics::gauge!("tidelock_source_lag", &labels),
+        }
+    }
+
+    fn publish(&self, news: &Totals, share: f64) {
+        self.records.increment(news.records);
+        self.bytes.increment(news.bytes);
+        self.pauses.increment(news.pauses);
+        self.starved.increment(news.starved.as_millis() as u64);
+        self.refetched.increment(news.refetched);
+        self.waiting.set(news.waiting as f64);
+        self.oldest.set(news.oldest_waiting.as_secs_f64());
+        self.longest.set(news.longest_wait.as_secs_f64());
+        self.share.set(share);
+    }
+}
+
+/// When the figures were last handed on.
+pub(crate) struct Report {
+    fairness: Fairness,
+    worker: String,
+    last: Option<Instant>,
+    /// When the window of the index began, and with which turn.
+    window: Option<(Instant, u64)>,
 }
 
 impl Report {
+    /// Hands on to `fairness`, on behalf of this worker.
+    pub(crate) fn new(fairness: Fairness, worker: usize) -> Self {
+        Self { fairness, worker: worker.to_string(), last: None, window: None }
+    }
+
     /// Publishes, if it is time.
-    pub(crate) fn publish(&mut self, consumer: &Consumer, slots: &mut [Slot], outbox: &Outbox) {
+    pub(crate) fn publish(
+        &mut self,
+        consumer: &Consumer,
+        slots: &mut [Slot],
+        outbox: &Outbox,
+        pace: &Pace,
+    ) {
         let now = Instant::now();
         if self.last.is_some_and(|last| now.duration_since(last) < INTERVAL) {
             return;
@@ -61,38 +252,140 @@ impl Report {
         self.last = Some(now);
         metrics::gauge!("tidelock_source_assigned_partitions").set(slots.len() as f64);
         metrics::gauge!("tidelock_source_channel_bytes").set(outbox.held() as f64);
-        for slot in slots {
-            publish(consumer, slot, now);
+        let news: Vec<Totals> = slots.iter_mut().map(|slot| slot.stats.take(now)).collect();
+        let all: u64 = news.iter().map(|news| news.bytes).sum();
+        for (slot, news) in slots.iter().zip(&news) {
+            slot.meters.publish(news, news.bytes as f64 / all.max(1) as f64);
+            self.fairness.add(&slot.partition, news);
+            if let Some(lag) = lag(consumer, &slot.name, slot) {
+                slot.meters.lag.set(lag as f64);
+            }
         }
+        self.turn_window(slots, now, pace.turns);
     }
-}
 
-impl Slot {
+    /// Measures the fairness of a window that is over.
+    fn turn_window(&mut self, slots: &mut [Slot], now: Instant, turns: u64) {
+        let enough = WINDOW_ROUNDS * slots.len() as u64;
+        let over = |(began, turn): (Instant, u64)| {
+            now.duration_since(began) >= INTERVAL && turns - turn >= enough
+        };
+        if self.window.is_some_and(|window| !over(window)) {
+            return;
+        }
+        let first = self.window.replace((now, turns)).is_none();
+        let per_weight = slots.iter_mut().filter_map(|slot| {
+            let weight = f64::from(slot.weight);
+            slot.stats.turn_window().map(|bytes| bytes as f64 / weight)
+        });
+        let index = jain(per_weight);
+        if first {
+            return;
+        }
+        if let Some(index) = index {
+            self.fairness.window(index);
+        }
+        metrics::gauge!("tidelock_source_fairness_index", "worker" => self.worker.clone())
+            .set(index.unwrap_or(1.0));
+    }
+
     /// Hands on the last figures of a partition that is no longer ours.
-    pub(crate) fn retire(&mut self) {
-        let labels = self.labels();
-        self.stats.count(&labels);
-        for gauge in [WAITING, BEHIND, LAG] {
-            metrics::gauge!(gauge, &labels).set(0.0);
-        }
-    }
-
-    fn labels(&self) -> [(&'static str, String); 2] {
-        let TopicPartition { topic, partition } = &self.partition;
-        [("topic", topic.to_string()), ("partition", partition.to_string())]
+    pub(crate) fn retire(&self, slot: &mut Slot) {
+        slot.stats.rest();
+        let news = slot.stats.take(Instant::now());
+        self.fairness.add(&slot.partition, &news);
+        slot.meters.publish(&Totals { longest_wait: Duration::ZERO, ..news }, 0.0);
+        slot.meters.lag.set(0.0);
     }
 }
 
-fn publish(consumer: &Consumer, slot: &mut Slot, now: Instant) {
-    let labels = slot.labels();
-    let stats = &mut slot.stats;
-    stats.count(&labels);
-    metrics::gauge!(WAITING, &labels).set(stats.waiting as f64);
-    let behind = stats.behind_since.map_or(Duration::ZERO, |since| now.duration_since(since));
-    metrics::gauge!(BEHIND, &labels).set(behind.as_secs_f64());
-    if let Some((_, high)) = ffi::cached_watermarks(consumer, &slot.name, slot.partition.partition)
-    {
-        let lag = high.saturating_sub(slot.track.position()).max(0);
-        metrics::gauge!(LAG, &labels).set(lag as f64);
+/// Messages between the position and the end, as far as fetching has seen it.
+fn lag(consumer: &Consumer, topic: &CStr, slot: &Slot) -> Option<i64> {
+    let (_, high) = ffi::cached_watermarks(consumer, topic, slot.partition.partition)?;
+    Some(high.saturating_sub(slot.track.position()).max(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLL: Duration = Duration::from_millis(50);
+
+    fn later(pace: &Pace, millis: u64, records: u64) -> Pace {
+        Pace { now: pace.now + Duration::from_millis(millis), records, ..*pace }
+    }
+
+    /// A turn that takes `taken` records and leaves `waiting`.
+    fn turn(stats: &mut Stats, pace: &mut Pace, taken: u64, waiting: usize) {
+        stats.look(pace, taken > 0, POLL);
+        (0..taken).for_each(|_| stats.serve(10));
+        pace.records += taken;
+        let seen = Seen { any: taken > 0, waiting, left: waiting > 0 };
+        stats.see(seen, pace, 100);
+    }
+
+    #[test]
+    fn a_wait_is_the_time_between_turns_and_what_others_got_in_it() {
+        let (mut stats, begin) = (Stats::default(), Pace::new());
+        turn(&mut stats, &mut begin.clone(), 0, 0);
+        turn(&mut stats, &mut later(&begin, 40, 700), 2, 0);
+        assert_eq!(stats.news.longest_wait, Duration::from_millis(40));
+        assert_eq!((stats.news.overtaken, stats.news.starved), (700, Duration::ZERO));
+        // The next one begins behind its own turn, and is too long.
+        turn(&mut stats, &mut later(&begin, 190, 1_000), 2, 0);
+        assert_eq!(stats.news.longest_wait, Duration::from_millis(150));
+        assert_eq!((stats.news.overtaken, stats.news.starved.as_millis()), (700, 100));
+        // Nobody was served meanwhile: that is no starvation.
+        let mut blocked = later(&begin, 1_190, 1_002);
+        blocked.blocked = Duration::from_secs(1);
+        turn(&mut stats, &mut blocked, 2, 0);
+        assert_eq!(stats.news.starved.as_millis(), 100);
+        // Nor is waiting for data to come.
+        turn(&mut stats, &mut later(&blocked, 9_000, 1_004), 0, 0);
+        assert_eq!(stats.news.longest_wait, Duration::from_millis(150));
+    }
+
+    #[test]
+    fn the_oldest_waits_until_all_that_waited_with_it_was_served() {
+        let (mut stats, begin) = (Stats::default(), Pace::new());
+        turn(&mut stats, &mut begin.clone(), 5, 10);
+        let at = |millis: u64| begin.now + Duration::from_millis(millis);
+        assert_eq!(stats.take(at(30)).oldest_waiting, Duration::from_millis(30));
+        turn(&mut stats, &mut later(&begin, 40, 50), 9, 8);
+        assert_eq!(stats.take(at(50)).oldest_waiting, Duration::from_millis(50));
+        turn(&mut stats, &mut later(&begin, 60, 60), 1, 8);
+        assert_eq!(stats.take(at(70)).oldest_waiting, Duration::from_millis(10));
+        turn(&mut stats, &mut later(&begin, 80, 70), 8, 0);
+        assert_eq!(stats.take(at(90)).oldest_waiting, Duration::ZERO);
+    }
+
+    #[test]
+    fn only_what_waited_all_the_time_is_compared() {
+        let (mut stats, mut pace) = (Stats::default(), Pace::new());
+        turn(&mut stats, &mut pace, 5, 10);
+        stats.take(pace.now);
+        assert_eq!(stats.turn_window(), None, "nothing was known of the time before");
+        turn(&mut stats, &mut pace, 5, 5);
+        stats.take(pace.now);
+        assert_eq!(stats.turn_window(), Some(50));
+        turn(&mut stats, &mut pace, 5, 0);
+        turn(&mut stats, &mut pace, 5, 5);
+        stats.take(pace.now);
+        assert_eq!(stats.turn_window(), None);
+    }
+
+    #[test]
+    fn pauses_and_what_is_fetched_twice_are_counted_once() {
+        let (mut stats, mut pace) = (Stats::default(), Pace::new());
+        for waiting in [100, 120, 80, 100, 40, 100] {
+            turn(&mut stats, &mut pace, 1, waiting);
+        }
+        assert_eq!(stats.news.pauses, 2);
+        stats.throw_away(100);
+        stats.throw_away(100);
+        assert_eq!(stats.news.refetched, 1_000);
+        turn(&mut stats, &mut pace, 1, 0);
+        stats.throw_away(7);
+        assert_eq!(stats.news.refetched, 1_070);
     }
 }

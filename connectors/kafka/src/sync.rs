@@ -125,7 +125,10 @@ impl Poller {
         if self.slots.iter().any(to_pause) {
             let list = slot::names(self.slots.iter().filter(|slot| to_pause(slot)));
             self.consumer.pause(&list).map_err(failed)?;
-            self.slots.iter_mut().filter(|slot| to_pause(slot)).for_each(|slot| slot.paused = true);
+            for slot in self.slots.iter_mut().filter(|slot| to_pause(slot)) {
+                slot.paused = true;
+                slot.throw_away();
+            }
         }
         if self.slots.iter().any(to_resume) {
             let list = slot::names(self.slots.iter().filter(|slot| to_resume(slot)));
@@ -144,6 +147,7 @@ impl Poller {
         if !self.slots.iter().any(is_astray) {
             return Ok(());
         }
+        self.slots.iter_mut().filter(|slot| is_astray(slot)).for_each(Slot::throw_away);
         let list = slot::positions(self.slots.iter().filter(|slot| is_astray(slot)));
         let answer = self
             .consumer
