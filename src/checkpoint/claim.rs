@@ -127,6 +127,14 @@ pub fn plan(
             }
             claimed.start = committed.offset.max(assigned.low);
         }
+        (None, None) if assigned.start < 0 => {
+            return Err(Error::config(
+                "neither the record nor the group has an offset for the partition, and the source \
+                 is told to start where the group is: commit offsets first, or choose another \
+                 `start`",
+            )
+            .at(partition));
+        }
         (None, None) => {}
     }
     Ok(claimed)
@@ -155,6 +163,19 @@ fn check_log(assigned: &AssignedPartition, cursor: i64) -> Result<()> {
                 "the topic's retention has deleted offsets {cursor}..{} before they were read; to go \
                  on without them run `tidelock offsets set`",
                 assigned.low
+            ),
+        )
+        .at(&assigned.partition)
+        .offset(cursor));
+    }
+    if assigned.end < cursor {
+        return Err(Error::new(
+            ErrorKind::DataLoss,
+            format!(
+                "the log ends at {} and everything before {cursor} is in files already: the topic has \
+                 lost messages (an unclean leader election?); to go on, and have what is written \
+                 there now read again, run `tidelock offsets set`",
+                assigned.end
             ),
         )
         .at(&assigned.partition)
@@ -258,6 +279,29 @@ mod tests {
 
     fn sinks() -> BTreeSet<String> {
         ["s".to_owned()].into()
+    }
+
+    #[test]
+    fn a_log_that_lost_what_was_read_is_refused() {
+        let mut assigned = assigned(0, None);
+        let claim = |assigned: &AssignedPartition| {
+            plan(&record(50), assigned, sinks(), OnExternalReset::Stop).map_err(|e| e.kind())
+        };
+        assigned.end = 50;
+        assert!(claim(&assigned).is_ok());
+        assigned.end = 49;
+        assert_eq!(claim(&assigned).unwrap_err(), ErrorKind::DataLoss);
+    }
+
+    #[test]
+    fn where_nothing_says_where_to_start_nothing_is_claimed() {
+        let mut assigned = assigned(0, None);
+        assigned.start = -1;
+        let claim = |record: &Record| {
+            plan(record, &assigned, sinks(), OnExternalReset::Stop).map_err(|e| e.kind())
+        };
+        assert!(claim(&record(50)).is_ok());
+        assert_eq!(claim(&Record::new("p")).unwrap_err(), ErrorKind::Config);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T>>>(
 ) -> Result<Option<T>> {
     let deadline = Instant::now() + PATIENCE;
     let mut backoff = Backoff::new(0).cap(Duration::from_secs(5));
+    // What went wrong before an attempt that our patience cut short.
+    let mut last = None;
     loop {
         let outcome = tokio::select! {
             biased;
@@ -34,7 +36,9 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T>>>(
         let error = match outcome {
             Ok(Ok(value)) => return Ok(Some(value)),
             Ok(Err(error)) => error,
-            Err(_) => Error::new(ErrorKind::Unavailable, "a connection did not answer"),
+            Err(_) => last.take().unwrap_or_else(|| {
+                Error::new(ErrorKind::Unavailable, "a connection did not answer")
+            }),
         };
         let wait = backoff.next_wait();
         if !error.is_retryable() || Instant::now() + wait >= deadline {
@@ -42,6 +46,7 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T>>>(
         }
         metrics::counter!("tidelock_retries_total", "operation" => "start").increment(1);
         tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "not ready yet, trying again");
+        last = Some(error);
         tokio::time::sleep(wait).await;
     }
 }

@@ -44,7 +44,7 @@ impl Life {
             let Some(state) = record.partition(&partition) else { continue };
             let end = record.run.as_ref().and_then(|run| run.ends.get(&partition).copied());
             if let Some(offset) = self.coordinator.own(&partition, state) {
-                tracing::info!(%partition, offset, epoch = state.epoch, "claimed");
+                tracing::debug!(%partition, offset, epoch = state.epoch, "claimed");
                 if let Some(end) = end {
                     self.ends.insert(partition.clone(), end);
                 }
@@ -57,6 +57,7 @@ impl Life {
                 starts.push(Start { partition, offset, end });
             }
         }
+        tracing::info!(worker = worker.index, partitions = starts.len(), "claimed partitions");
         if !repairs.is_empty() {
             worker.mirror.commit(repairs, self.sequence);
         }

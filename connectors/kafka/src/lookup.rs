@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::metadata::MetadataBroker;
@@ -32,6 +32,10 @@ const ID_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The pause before a question is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an end before the committed offset is not believed: whoever has
+/// just become the leader may not know better yet.
+const DISBELIEF: Duration = Duration::from_secs(60);
 
 /// What `start = "committed"` gives where nothing is committed: no offset.
 /// Whoever has no record of the partition either must not begin.
@@ -104,8 +108,13 @@ struct Asker {
 
 impl Asker {
     fn ask(&self, partitions: &[TopicPartition]) -> Option<Vec<AssignedPartition>> {
+        let believed = Instant::now() + DISBELIEF;
         while !self.cancelled.load(Ordering::Acquire) {
             match look_up(&self.consumer, &self.start, partitions) {
+                Ok(found) if found.iter().any(ends_early) && Instant::now() < believed => {
+                    tracing::warn!("a partition ends before its committed offset, asking again");
+                    thread::park_timeout(PAUSE);
+                }
                 Ok(found) => return Some(found),
                 Err(error) => {
                     let retry = error.is_retryable();
@@ -119,6 +128,10 @@ impl Asker {
         }
         None
     }
+}
+
+fn ends_early(assigned: &AssignedPartition) -> bool {
+    assigned.committed.as_ref().is_some_and(|committed| committed.offset > assigned.end)
 }
 
 /// Asks once about all partitions.

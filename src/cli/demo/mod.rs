@@ -133,7 +133,7 @@ async fn play(folder: &Folder, events: u64) -> Result<Outcome> {
 
     step("reading every file back");
     let counted = count(&config).await?;
-    let verdict = verify::verdict_on(&config, true).await?;
+    let verdict = verify::verdict_on(&config, true, false).await?;
     let distinct = counted.coverage.len();
     let outcome = Outcome {
         ok: false,
