@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::{Target, assert_exactly_once, example, read_parquet, topic};
+use crate::support::{Target, assert_exactly_once, example, files, read_parquet, topic};
 
 fn run(name: &str, arguments: &[&str]) -> String {
     let output =
@@ -20,6 +20,28 @@ fn custom_sink() {
 #[test]
 fn custom_source() {
     assert!(run("custom_source", &[]).contains("1000 rows collected"));
+}
+
+/// Ten seconds of it, on the broker that it brings along.
+#[test]
+fn fair_polling() {
+    let folder = tempfile::tempdir().unwrap();
+    let said =
+        run("fair_polling", &["--seconds", "10", "--folder", folder.path().to_str().unwrap()]);
+    assert!(said.contains("the low volume's worst wait"), "{said}");
+    for (name, line, least) in [("high_vol", "high volume: ", 100), ("low_vol", "low volume:  ", 2)]
+    {
+        let said = said.lines().find_map(|it| it.strip_prefix(line)).unwrap();
+        let numbers: Vec<usize> = said.split(' ').filter_map(|word| word.parse().ok()).collect();
+        assert_eq!(numbers[0], numbers[1], "everything that was sent is there: {said}");
+        assert!(numbers[1] >= least, "{said}");
+        let target = Target::Folder(folder.path().join(name));
+        let lines: usize = files(&target, ".jsonl")
+            .iter()
+            .map(|(_, bytes)| bytes.iter().filter(|byte| **byte == b'\n').count())
+            .sum();
+        assert_eq!(lines, numbers[1]);
+    }
 }
 
 #[test]
