@@ -11,6 +11,7 @@ mod acknowledge;
 mod bad_input;
 mod crash_points;
 mod examples;
+mod fair;
 mod lost;
 mod main_job;
 mod offsets;
