@@ -13,7 +13,7 @@ use tidelock_connector::TopicPartition;
 
 use crate::context::Consumer;
 use crate::fairness::{Fairness, Totals, jain};
-use crate::ffi;
+use crate::ffi::{self, Queue};
 use crate::outbox::Outbox;
 use crate::slot::Slot;
 
@@ -156,6 +156,15 @@ impl Stats {
         self.news.waiting = 0;
     }
 
+    /// So much is waiting now, which a turn may not have seen yet.
+    fn recount(&mut self, waiting: usize, now: Instant) {
+        self.news.waiting = waiting as u64;
+        if waiting > 0 && self.oldest.is_none() {
+            let served = self.records + self.news.records;
+            self.oldest = Some(Oldest { upto: served + self.news.waiting, since: now });
+        }
+    }
+
     /// What has come since the last call.
     fn take(&mut self, now: Instant) -> Totals {
         let since = self.oldest.map(|oldest| oldest.since);
@@ -252,7 +261,7 @@ impl Report {
         self.last = Some(now);
         metrics::gauge!("tidelock_source_assigned_partitions").set(slots.len() as f64);
         metrics::gauge!("tidelock_source_channel_bytes").set(outbox.held() as f64);
-        let news: Vec<Totals> = slots.iter_mut().map(|slot| slot.stats.take(now)).collect();
+        let news: Vec<Totals> = slots.iter_mut().map(|slot| news(slot, now)).collect();
         let all: u64 = news.iter().map(|news| news.bytes).sum();
         for (slot, news) in slots.iter().zip(&news) {
             slot.meters.publish(news, news.bytes as f64 / all.max(1) as f64);
@@ -297,6 +306,14 @@ impl Report {
         slot.meters.publish(&Totals { longest_wait: Duration::ZERO, ..news }, 0.0);
         slot.meters.lag.set(0.0);
     }
+}
+
+fn news(slot: &mut Slot, now: Instant) -> Totals {
+    if slot.is_served() {
+        let waiting = slot.queue.as_ref().map_or(0, Queue::len);
+        slot.stats.recount(waiting, now);
+    }
+    slot.stats.take(now)
 }
 
 /// Messages between the position and the end, as far as fetching has seen it.

@@ -6,7 +6,7 @@ use arrow::array::{Array, AsArray};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use tidelock_connector::{Event, Source};
-use tidelock_kafka::{Format, StartAt};
+use tidelock_kafka::{Format, StartAt, Threshold};
 
 use crate::support::{Cluster, MEMORY, Member, start, tp};
 
@@ -146,6 +146,37 @@ async fn a_reader_that_is_not_asked_stops_reading() {
     }
     assert_eq!(member.rows.len(), 4000);
     assert!(member.batches >= 8, "{} batches", member.batches);
+}
+
+/// Every partition's queue is full and nobody asks: nothing is dropped, and
+/// everything goes on when somebody does.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_partitions_full_at_once_lose_nothing_and_go_on() {
+    let cluster = Cluster::new("orders", 4);
+    let text = "x".repeat(500);
+    for number in 0..4_000 {
+        for partition in 0..4 {
+            cluster.send("orders", partition, &format!("{{\"id\":{number},\"text\":\"{text}\"}}"));
+        }
+    }
+    cluster.flush();
+    let source = cluster.source("full").partition_pause_threshold(Threshold::Messages(50));
+    let source = source.build().expect("valid");
+    let fairness = source.fairness();
+    let mut member = Member::open_with(source, 4 << 20).await;
+    let assignment = member.assigned().await;
+    member.accept(assignment, false);
+    for _ in 0..3 {
+        // Long enough for the channel and all queues to fill.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let before = fairness.report().partitions;
+        assert!(before.iter().all(|one| one.waiting > 0), "{before:?}");
+        assert!(before.iter().all(|one| one.pauses > 0), "{before:?}");
+        let more = member.coverage.len() + 2_000;
+        member.read(more).await;
+    }
+    member.read(16_000).await;
+    assert_eq!(member.rows.len(), 16_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,8 +10,8 @@ use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use tidelock_connector::{
-    Assignment, Batch, Coverage, Event, OpenSource, Revocation, Source, SourceContext, Start,
-    TopicPartition,
+    AssignedPartition, Assignment, Batch, Coverage, Event, OpenSource, Revocation, Source,
+    SourceContext, Start, TopicPartition,
 };
 use tidelock_kafka::{Json, KafkaSource, KafkaSourceBuilder};
 
@@ -105,6 +105,8 @@ pub(crate) struct Member {
     pub(crate) idle: usize,
     /// The next offset per partition, which coverage must begin at.
     pub(crate) position: BTreeMap<i32, i64>,
+    /// The same, of partitions that were given up too.
+    reached: BTreeMap<i32, i64>,
 }
 
 impl Member {
@@ -121,6 +123,7 @@ impl Member {
             batches: 0,
             idle: 0,
             position: BTreeMap::new(),
+            reached: BTreeMap::new(),
         }
     }
 
@@ -142,6 +145,7 @@ impl Member {
             let [range] = set.ranges() else { panic!("coverage with a gap: {set}") };
             let position = self.position.insert(partition.partition, range.to);
             assert_eq!(position, Some(range.from), "coverage of {partition} is contiguous");
+            self.reached.insert(partition.partition, range.to);
         }
         self.coverage.union(coverage);
     }
@@ -200,6 +204,22 @@ impl Member {
         self.answer(assignment, starts);
     }
 
+    /// Answers an assignment: begin where we were, else as `accept` does.
+    fn go_on(&mut self, assignment: Assignment) {
+        let offset = |p: &AssignedPartition| {
+            let committed = p.committed.as_ref().map(|committed| committed.offset);
+            let reached = self.reached.get(&p.partition.partition).copied();
+            reached.or(committed).unwrap_or(p.start)
+        };
+        let start = |p: &AssignedPartition| Start {
+            partition: p.partition.clone(),
+            offset: offset(p),
+            end: None,
+        };
+        let starts = assignment.partitions.iter().map(start).collect();
+        self.answer(assignment, starts);
+    }
+
     pub(crate) fn answer(&mut self, assignment: Assignment, starts: Vec<Start>) {
         self.expect_at(&starts);
         assignment.reply.send(starts).expect("the reader waits for the answer");
@@ -211,15 +231,22 @@ impl Member {
         }
     }
 
-    /// Reads until so many offsets of `orders` are covered.
+    /// Reads until so many offsets of `orders` are covered. The mock group
+    /// rebalances once more when a member was slow to join; whatever it takes
+    /// and gives again meanwhile goes on from where it was.
     pub(crate) async fn read(&mut self, offsets: u64) {
         let begun = Instant::now();
         while self.coverage.len() < offsets {
-            let event = self.next().await.expect("no error");
-            assert!(
-                matches!(event, Event::Batch(_) | Event::Covered(_) | Event::Idle),
-                "unexpected {event:?}"
-            );
+            match self.next().await.expect("no error") {
+                Event::Batch(_) | Event::Covered(_) | Event::Idle => {}
+                Event::Revoking(Revocation { partitions, .. }) => {
+                    for partition in partitions {
+                        self.position.remove(&partition.partition);
+                    }
+                }
+                Event::Assigned(assignment) => self.go_on(assignment),
+                Event::End => panic!("a log has no end"),
+            }
             let so_far = self.coverage.len();
             assert!(begun.elapsed() < PATIENCE, "{so_far} of {offsets} offsets");
         }
