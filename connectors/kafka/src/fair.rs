@@ -255,6 +255,51 @@ mod tests {
             }
         }
 
+        /// Whatever arrives, queues that are filled up to a bound and a channel
+        /// that is looked at before each turn hold no more than their bounds,
+        /// and one grant and one queue beyond them: that is what a turn takes
+        /// at most, however the sizes jump.
+        #[test]
+        fn what_is_held_never_exceeds_the_bound(
+            weights in prop::collection::vec(1_u32..5, 1..8),
+            arrivals in prop::collection::vec((1_usize..200_000, 1_usize..60, 0_usize..9), 20..200),
+            max_records in 1_usize..600,
+        ) {
+            const QUEUE: usize = 256 * 1024;
+            const CHANNEL: usize = 512 * 1024;
+            let largest = arrivals.iter().map(|(size, ..)| *size).max().unwrap_or(0);
+            let mut bench = Bench::new(&weights, max_records);
+            let (mut channel, mut waiting) = (VecDeque::new(), vec![0; weights.len()]);
+            let mut quantum = QUANTUM_BYTES as usize;
+            let mut served = vec![0; weights.len()];
+            for (number, (size, count, drained)) in arrivals.into_iter().enumerate() {
+                // A fetch goes where there is room, and no further.
+                let lane = number % weights.len();
+                for _ in 0..count {
+                    if waiting[lane] < QUEUE {
+                        bench.queues[lane].push_back(size);
+                        waiting[lane] += size;
+                    }
+                }
+                for _ in 0..weights.len() {
+                    if channel.iter().sum::<usize>() >= CHANNEL {
+                        break;
+                    }
+                    let (lane, _) = bench.turn();
+                    let taken = bench.bytes[lane] as usize - served[lane];
+                    served[lane] += taken;
+                    waiting[lane] -= taken;
+                    channel.push_back(taken);
+                }
+                quantum = quantum.max(size);
+                let weight = *weights.iter().max().unwrap_or(&1) as usize;
+                let held: usize = channel.iter().sum();
+                prop_assert!(waiting.iter().all(|bytes| *bytes <= QUEUE + largest));
+                prop_assert!(held <= CHANNEL + quantum * weight + QUEUE + largest, "{held}");
+                channel.drain(..drained.min(channel.len()));
+            }
+        }
+
         /// Lanes that always have data share the bytes by weight.
         #[test]
         fn shares_converge_to_the_weights(
