@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo bench --bench kafka_to_parquet                                  # 1 and 3 million messages, 4 partitions
 //! cargo bench --bench kafka_to_parquet -- --messages 1000000,3000000,10000000 --partitions 4 --workers 1
+//! cargo bench --bench kafka_to_parquet -- --messages 20000000 --intervals 10s,none --runs 3   # what checkpoints cost
 //! ```
 //! The messages are the deterministic events of `tidelock_json::sample`. Each
 //! size runs the `tidelock` binary as a process of its own with `--until-end`,
@@ -43,8 +44,12 @@ fn bench(options: &Options, kafka: &Kafka, s3: &S3) -> Result<()> {
         eprintln!("{messages} messages produced in {:.1} s", began.elapsed().as_secs_f64());
         let consume = support::consume(kafka, &topic, options.partitions, messages)?;
         for run in 0..options.runs {
-            let usage = tidelock(options, kafka, s3, &topic, run)?;
-            rows.push(Row { messages, usage, consume, decode, encode });
+            for interval in &options.intervals {
+                let name = format!("{topic}-{run}-{interval}");
+                let usage = tidelock(options.workers, interval, &name, kafka, s3, &topic)?;
+                let interval = interval.clone();
+                rows.push(Row { messages, interval, usage, consume, decode, encode });
+            }
         }
         kafka.client().delete_topic(&topic)?;
     }
@@ -53,12 +58,19 @@ fn bench(options: &Options, kafka: &Kafka, s3: &S3) -> Result<()> {
 }
 
 /// Runs the binary to the end of the topic.
-fn tidelock(options: &Options, kafka: &Kafka, s3: &S3, topic: &str, run: usize) -> Result<Usage> {
-    let name = format!("{topic}-{run}");
+fn tidelock(
+    workers: usize,
+    interval: &str,
+    name: &str,
+    kafka: &Kafka,
+    s3: &S3,
+    topic: &str,
+) -> Result<Usage> {
     let bucket = s3.bucket("bench")?;
     let folder = tempfile::tempdir().map_err(support::failed)?;
     let file = folder.path().join("pipeline.toml");
-    let toml = support::pipeline(options, &name, kafka.client().bootstrap(), topic, s3, &bucket);
+    let toml =
+        support::pipeline(workers, interval, name, kafka.client().bootstrap(), topic, s3, &bucket);
     std::fs::write(&file, toml).map_err(support::failed)?;
 
     let before = Cpu::of_children();

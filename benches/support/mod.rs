@@ -24,7 +24,8 @@ pub(crate) struct Options {
     pub(crate) partitions: i32,
     pub(crate) workers: usize,
     pub(crate) runs: usize,
-    pub(crate) interval: String,
+    /// Between two checkpoints; `none` for a single one at the end.
+    pub(crate) intervals: Vec<String>,
 }
 
 impl Options {
@@ -34,7 +35,7 @@ impl Options {
             partitions: 4,
             workers: 1,
             runs: 1,
-            interval: "10s".to_owned(),
+            intervals: vec!["10s".to_owned()],
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
@@ -43,7 +44,10 @@ impl Options {
                 "--partitions" => options.partitions = number() as i32,
                 "--workers" => options.workers = number(),
                 "--runs" => options.runs = number(),
-                "--interval" => options.interval = arguments.next().unwrap_or_default(),
+                "--interval" => {
+                    let list = arguments.next().unwrap_or_default();
+                    options.intervals = list.split(',').map(str::to_owned).collect();
+                }
                 "--messages" => {
                     let list = arguments.next().unwrap_or_default();
                     options.messages = list.split(',').filter_map(|n| n.parse().ok()).collect();
@@ -129,6 +133,7 @@ pub(crate) fn usage(
 /// One line of the table: a run beside its parts, in CPU ns per message.
 pub(crate) struct Row {
     pub(crate) messages: u64,
+    pub(crate) interval: String,
     pub(crate) usage: Usage,
     pub(crate) consume: f64,
     pub(crate) decode: f64,
@@ -137,12 +142,13 @@ pub(crate) struct Row {
 
 pub(crate) fn print(options: &Options, rows: &[Row]) {
     println!(
-        "{} partitions, {} worker(s), checkpoints every {}, zstd 1, CPU in ns per message",
-        options.partitions, options.workers, options.interval
+        "{} partitions, {} worker(s), zstd 1, CPU in ns per message",
+        options.partitions, options.workers
     );
     println!(
-        "{:>10} {:>8} {:>8} {:>10} {:>6} {:>6} | {:>8} | {:>8} {:>7} {:>7} {:>7} {:>6}",
+        "{:>10} {:>8} {:>8} {:>8} {:>10} {:>6} {:>6} | {:>8} | {:>8} {:>7} {:>7} {:>7} {:>6}",
         "messages",
+        "interval",
         "wall s",
         "cpu s",
         "peak MiB",
@@ -160,8 +166,9 @@ pub(crate) fn print(options: &Options, rows: &[Row]) {
         let per_message = cpu.as_nanos() as f64 / row.messages as f64;
         let sum = row.consume + row.decode + row.encode;
         println!(
-            "{:>10} {:>8.2} {:>8.2} {:>10.0} {:>6} {:>6} | {:>8.0} | {:>8.0} {:>7.0} {:>7.0} {:>7.0} {:>6.2}",
+            "{:>10} {:>8} {:>8.2} {:>8.2} {:>10.0} {:>6} {:>6} | {:>8.0} | {:>8.0} {:>7.0} {:>7.0} {:>7.0} {:>6.2}",
             row.messages,
+            row.interval,
             wall.as_secs_f64(),
             cpu.as_secs_f64(),
             peak_kib as f64 / 1024.0,
@@ -301,14 +308,18 @@ pub(crate) fn encode(messages: usize) -> Result<f64> {
 
 /// The pipeline of the main job.
 pub(crate) fn pipeline(
-    options: &Options,
+    workers: usize,
+    interval: &str,
     name: &str,
     brokers: &str,
     topic: &str,
     s3: &S3,
     bucket: &str,
 ) -> String {
-    let Options { workers, interval, .. } = options;
+    let checkpoint = match interval {
+        "none" => "interval = \"24h\"\nbytes = \"1TiB\"".to_owned(),
+        interval => format!("interval = \"{interval}\""),
+    };
     let endpoint = s3.endpoint();
     let schema = schema_toml();
     format!(
@@ -326,7 +337,7 @@ url = "s3://{bucket}/events"
 storage = {{ endpoint = "{endpoint}", allow_http = true }}
 compression = "zstd(1)"
 [checkpoint]
-interval = "{interval}"
+{checkpoint}
 [runtime]
 workers = {workers}
 "#

@@ -25,8 +25,20 @@ pub(crate) fn store(error: StoreError, action: &str, path: &str) -> Error {
         // store's own quarrels (OperationAborted), and pass.
         _ => ErrorKind::Unavailable,
     };
-    Error::new(kind, format!("cannot {action}")).object(path).source(Cause(error))
+    // Where no keys are given the machine's own role is asked for, and on most
+    // machines there is none.
+    let text = match error.to_string().contains(INSTANCE_METADATA) {
+        true => format!("cannot {action}, for want of credentials ({CREDENTIALS})"),
+        false => format!("cannot {action}"),
+    };
+    Error::new(kind, text).object(path).source(Cause(error))
 }
+
+/// Where a machine in AWS finds its role.
+const INSTANCE_METADATA: &str = "169.254.169.254";
+
+const CREDENTIALS: &str = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, \
+                           access_key_id and secret_access_key in `storage`, or a role";
 
 /// Listing loses the HTTP status on its way through `object_store`; what is
 /// left is the error code of the S3 protocol in the answer's body.
@@ -109,6 +121,14 @@ fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn missing_credentials_are_named() {
+        let source = "Error performing PUT http://169.254.169.254/latest/api/token".into();
+        let error = store(StoreError::Generic { store: "S3", source }, "read", "a");
+        assert!(error.is_retryable(), "a role may come back");
+        assert!(error.to_string().contains("AWS_ACCESS_KEY_ID"), "{error}");
+    }
 
     #[test]
     fn xml_answers_are_shortened() {
