@@ -11,7 +11,7 @@
 #[path = "../tests/broker/stress.rs"]
 mod stress;
 
-#[tokio::main]
+#[tokio::main(worker_threads = 8)]
 async fn main() -> std::process::ExitCode {
     let mut numbers = std::env::args().skip(1).map_while(|text| text.parse::<u64>().ok());
     let (rounds, seed) = (numbers.next().unwrap_or(500), numbers.next().unwrap_or(1));

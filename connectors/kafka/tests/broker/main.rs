@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The same in any length: `cargo run --release -p tidelock-kafka --example
 /// rebalances -- 500`.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn twenty_rebalances_under_load_lose_double_and_forget_nothing() {
     let Some(kafka) = tidelock_services::kafka() else { return };
     let topic = tidelock_services::unique("rebalances");

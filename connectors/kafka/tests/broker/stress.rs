@@ -109,14 +109,18 @@ impl Shared {
     fn look(&self) {
         let Board { cells, outcome } = &mut *self.board();
         let now = Instant::now();
-        for cell in cells {
+        for (number, cell) in cells.iter_mut().enumerate() {
             if cell.end <= cell.position {
                 cell.waiting = None;
                 continue;
             }
             let since = cell.served.max(Some(*cell.waiting.get_or_insert(now))).unwrap_or(now);
             outcome.gap = outcome.gap.max(now - since);
-            if let Some((_, owned)) = cell.owner {
+            if let Some((owner, owned)) = cell.owner {
+                let stall = now - since.max(owned);
+                if stall > outcome.stall && stall > Duration::from_secs(1) {
+                    tracing::warn!(owner, ?stall, number, "not served");
+                }
                 outcome.stall = outcome.stall.max(now - since.max(owned));
             }
         }
@@ -237,6 +241,11 @@ pub(crate) async fn rebalances(
     rounds: usize,
     seed: u64,
 ) -> Outcome {
+    let _set_before = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_thread_names(true)
+        .with_writer(std::io::stderr)
+        .try_init();
     let shared = Shared::default();
     let stop = Arc::new(AtomicBool::new(false));
     let producer = produce(config, topic, shared.clone(), Arc::clone(&stop));

@@ -16,21 +16,18 @@ fn positions(member: &Member, hint: &str) -> CommittedOffsets {
     member.position.iter().map(at).collect()
 }
 
-/// The mock group takes no commit while a rebalance is under way, and when a
-/// member was slow to join there is one more of them. (A broker takes it until
-/// the members fetch their assignments.)
-struct NoCommitTaken;
+/// When a member was slow to join, the mock group rebalances once more. It
+/// takes no commit meanwhile (a broker does until the members fetch their
+/// assignments), and others may get what a test had in mind for one.
+struct Spoilt;
 
 /// Commits as the runtime does: what may be tried again is.
-async fn commit(
-    committer: &dyn OffsetCommitter,
-    offsets: &CommittedOffsets,
-) -> Result<(), NoCommitTaken> {
+async fn commit(committer: &dyn OffsetCommitter, offsets: &CommittedOffsets) -> Result<(), Spoilt> {
     let end = Instant::now() + Duration::from_secs(2);
     while let Err(error) = committer.commit(offsets).await {
         assert!(error.is_retryable(), "{error}");
         if Instant::now() > end {
-            return Err(NoCommitTaken);
+            return Err(Spoilt);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -38,13 +35,13 @@ async fn commit(
 }
 
 /// Plays a scene again that the mock group has spoilt.
-async fn play(scene: impl AsyncFn() -> Result<(), NoCommitTaken>) {
+async fn play(scene: impl AsyncFn() -> Result<(), Spoilt>) {
     for _ in 0..5 {
         if scene().await.is_ok() {
             return;
         }
     }
-    panic!("the mock group takes no commit");
+    panic!("the mock group does not settle");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,7 +78,7 @@ async fn a_rebalance_moves_partitions_without_loss_or_repetition() {
     play(a_rebalance).await;
 }
 
-async fn a_rebalance() -> Result<(), NoCommitTaken> {
+async fn a_rebalance() -> Result<(), Spoilt> {
     let cluster = Cluster::new("orders", 4);
     (0..4).for_each(|partition| cluster.send_events(partition, 0..100));
     let mut first = Member::open(cluster.source("pair").build().expect("valid")).await;
@@ -139,7 +136,7 @@ async fn partitions_come_back_when_a_member_leaves() {
     play(a_member_leaves).await;
 }
 
-async fn a_member_leaves() -> Result<(), NoCommitTaken> {
+async fn a_member_leaves() -> Result<(), Spoilt> {
     let cluster = Cluster::new("orders", 4);
     (0..4).for_each(|partition| cluster.send_events(partition, 0..50));
     let mut first = Member::open(cluster.source("leave").build().expect("valid")).await;
@@ -195,6 +192,10 @@ async fn a_seek_during_a_revocation_does_not_wait_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eager_assignors_work_too() {
+    play(an_eager_rebalance).await;
+}
+
+async fn an_eager_rebalance() -> Result<(), Spoilt> {
     let cluster = Cluster::new("orders", 4);
     (0..4).for_each(|partition| cluster.send_events(partition, 0..50));
     let eager = || cluster.source("eager").assignor(tidelock_kafka::Assignor::Range);
@@ -217,12 +218,16 @@ async fn eager_assignors_work_too() {
     let assignment = first.assigned().await;
     let kept = assignment.partitions.iter().map(|one| one.partition.clone());
     let starts: Vec<_> = kept.map(|partition| Start { partition, offset: 50, end: None }).collect();
-    assert_eq!(starts.len(), 2);
+    if starts.len() != 2 {
+        return Err(Spoilt);
+    }
     first.answer(assignment, starts);
     let second = second.await.expect("no panic");
     (0..4).for_each(|partition| cluster.send_events(partition, 50..60));
     first.read(220).await;
-    assert_eq!((first.rows.len(), second.rows.len()), (220, 100));
+    // Each of them has panicked if something came twice, or not at all.
+    let as_meant = (first.rows.len(), second.rows.len()) == (220, 100);
+    if as_meant { Ok(()) } else { Err(Spoilt) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
