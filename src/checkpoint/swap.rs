@@ -19,6 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidelock_connector::{Error, ErrorKind, Incarnation, Result};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::change::{Change, Refusal, apply};
@@ -42,6 +43,15 @@ struct Request {
     incarnation: Incarnation,
     change: Change,
     reply: oneshot::Sender<SwapOutcome>,
+    since: Instant,
+}
+
+impl Request {
+    fn landed(self, record: &Arc<Record>) {
+        metrics::histogram!("tidelock_swap_seconds").record(self.since.elapsed());
+        // A life that ended does not wait for it any more.
+        let _ = self.reply.send(SwapOutcome::Landed(Arc::clone(record)));
+    }
 }
 
 /// Hands changes to the swap loop of this process.
@@ -73,7 +83,8 @@ impl Swaps {
     pub fn send(&self, incarnation: Incarnation, change: Change) -> oneshot::Receiver<SwapOutcome> {
         let (reply, outcome) = oneshot::channel();
         // When the loop is gone the receiver says so.
-        let _ = self.requests.send(Request { incarnation, change, reply });
+        let since = Instant::now();
+        let _ = self.requests.send(Request { incarnation, change, reply, since });
         outcome
     }
 
@@ -171,7 +182,7 @@ impl SwapLoop {
             match self.write(attempt).await {
                 Ok(Resolved::Landed(head)) => {
                     for request in accepted {
-                        let _ = request.reply.send(SwapOutcome::Landed(Arc::clone(&head.record)));
+                        request.landed(&head.record);
                     }
                     self.cached = Some(head);
                     return;

@@ -9,7 +9,7 @@ use metrics::{
     Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
     describe_counter, describe_gauge, describe_histogram,
 };
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use tidelock_connector::{Error, ErrorKind, Result};
 
 const LAG: &str = "tidelock_source_lag";
@@ -51,8 +51,11 @@ pub(super) fn install(address: Option<SocketAddr>) -> Result<()> {
     let prometheus = match address {
         None => None,
         Some(address) => {
-            let (recorder, exporter) =
-                PrometheusBuilder::new().with_http_listener(address).build().map_err(|error| {
+            let (recorder, exporter) = PrometheusBuilder::new()
+                .with_http_listener(address)
+                .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+                .and_then(PrometheusBuilder::build)
+                .map_err(|error| {
                     let message = "metrics cannot be served; choose another address";
                     Error::new(ErrorKind::Other, message).with("address", address).source(error)
                 })?;
@@ -200,8 +203,20 @@ const GAUGES: &[(&str, Unit, &str)] = &[
     (OPEN_FILES, Unit::Count, "files that are being written"),
 ];
 
-const HISTOGRAMS: &[(&str, Unit, &str)] =
-    &[("tidelock_swap_merged", Unit::Count, "transitions that one write of the record carried")];
+const HISTOGRAMS: &[(&str, Unit, &str)] = &[
+    ("tidelock_swap_merged", Unit::Count, "transitions that one write of the record carried"),
+    (
+        "tidelock_swap_seconds",
+        Unit::Seconds,
+        "how long a transition waited until it was in the record, retries included",
+    ),
+];
+
+/// Buckets, for they add up over processes and quantiles do not.
+const SECONDS: &[f64] = &[
+    0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0,
+    20.0, 30.0, 60.0,
+];
 
 fn describe() {
     for (name, unit, text) in COUNTERS {

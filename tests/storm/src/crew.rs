@@ -11,9 +11,11 @@ use crate::rig::Rig;
 use crate::worker::{Phase, Worker};
 
 /// How long after a storm everything may take to be in files (L1).
-const CALM: Duration = Duration::from_secs(120);
+const CALM: Duration = Duration::from_secs(300);
 /// How long a member may take to stop when asked to.
-const STOP: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(120);
+/// Longer than anything here lasts.
+const FOREVER: Duration = Duration::from_secs(86_400);
 
 /// What all members together had to say for themselves.
 #[derive(Debug, Default, Clone)]
@@ -128,6 +130,18 @@ impl<'a> Crew<'a> {
         self.places[place].start_at = Instant::now() + after;
     }
 
+    /// Hands a member over to somebody who sees to its end; the place stays empty
+    /// until it is [filled](Self::fill) again.
+    pub(crate) fn release(&mut self, place: usize) -> Option<Worker> {
+        self.places[place].start_at = Instant::now() + FOREVER;
+        self.places[place].worker.take()
+    }
+
+    /// An empty place is taken by the next [`tend`](Self::tend).
+    pub(crate) fn fill(&mut self, place: usize) {
+        self.places[place].start_at = Instant::now();
+    }
+
     /// Another member joins, if there is none yet. Returns whether it did.
     pub(crate) fn invite(&mut self) -> Result<bool> {
         if self.extra.is_some() {
@@ -149,7 +163,8 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    fn note(&mut self, mut worker: Worker) {
+    /// Takes down what a member that is gone had to say.
+    pub(crate) fn note(&mut self, mut worker: Worker) {
         let figures = &mut self.figures;
         figures.peak_mib = figures.peak_mib.max(worker.peak_mib());
         figures.refused += worker.said(&["the checkpoint was refused"]);
@@ -198,7 +213,8 @@ impl<'a> Crew<'a> {
         Ok(took)
     }
 
-    fn last_words(&mut self) -> String {
+    /// The last things that everybody said.
+    pub(crate) fn last_words(&mut self) -> String {
         self.members().fold(String::new(), |mut text, worker| {
             let _ = write!(text, "\n{}", worker.last_words());
             text

@@ -22,7 +22,7 @@ use tidelock_connector::{Error, ErrorKind, Result};
 use tidelock_services::S3;
 
 use crate::producer::{Outcome, Produced};
-use crate::rig::{PARTITIONS, Rig};
+use crate::rig::Rig;
 
 /// How long the broker may be silent before reading the log gives up.
 const LOG_LIMIT: Duration = Duration::from_secs(60);
@@ -153,14 +153,14 @@ fn read_log(rig: &Rig) -> Result<HashMap<Place, u64>> {
         .create()
         .map_err(failed)?;
     let mut all = TopicPartitionList::new();
-    for partition in 0..PARTITIONS {
+    for partition in 0..rig.plan.partitions {
         all.add_partition_offset(&rig.topic, partition, Offset::Beginning).map_err(failed)?;
     }
     consumer.assign(&all).map_err(failed)?;
     let mut log = HashMap::new();
     let mut ended = HashSet::new();
     let mut last = Instant::now();
-    while ended.len() < PARTITIONS as usize {
+    while ended.len() < rig.plan.partitions as usize {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 let number = number(message.payload().unwrap_or_default());

@@ -16,12 +16,15 @@
 //! cargo run --release -p tidelock-storm -- --kills 200 --store minio
 //! cargo run --release -p tidelock-storm -- --kills 60 --store versitygw --proxy
 //! cargo run --release -p tidelock-storm -- --kills 60 --no-fencing
+//! cargo run --release -p tidelock-storm -- --crowd
 //! ```
 //! A seed repeats the choices, not the timing: it is a storm of real processes.
 
 mod crew;
+mod crowd;
 mod http;
 mod judge;
+mod metrics;
 mod outage;
 mod producer;
 mod proxy;
@@ -31,6 +34,7 @@ mod storm;
 mod verify;
 mod worker;
 
+pub use crowd::{Cause, Crowd, Rebalance, Swaps, crowd};
 pub use judge::{Judgement, judge};
 pub use outage::{Outage, Outages, Victim, outages};
 pub use producer::{Outcome, Produced, Producer};

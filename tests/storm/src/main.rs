@@ -8,7 +8,7 @@ use serde::Serialize;
 use tidelock_connector::{Error, ErrorKind, Result};
 use tidelock_services::{Kafka, S3, S3Kind, Toxiproxy};
 use tidelock_storm::{
-    Misfortune, Plan, Program, Rates, Rig, Victim, Weather, faults, outages, storm, suffer,
+    Misfortune, Plan, Program, Rates, Rig, Victim, Weather, crowd, faults, outages, storm, suffer,
 };
 
 /// The allocator of `tidelock`, which this is too.
@@ -54,6 +54,10 @@ struct Args {
     /// waits.
     #[arg(long, value_name = "TIMES")]
     long_stops: Option<u32>,
+    /// Instead of a storm: 24 members in 3 processes on a store 50 ms away, for
+    /// so many seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60")]
+    crowd: Option<u64>,
     /// The group's newer protocol, with its assignor on the broker.
     #[arg(long)]
     consumer_protocol: bool,
@@ -105,8 +109,8 @@ fn run(args: &Args) -> Result<bool> {
     let program = program(args)?;
     let mut kafka = Kafka::start_private()?;
     let mut s3 = S3::start_private(args.store.into())?;
-    let crawl = args.slow_revokes.is_some();
-    let toxiproxy = if args.proxy || crawl { Some(Toxiproxy::start_private()?) } else { None };
+    let slow = args.slow_revokes.is_some() || args.crowd.is_some();
+    let toxiproxy = if args.proxy || slow { Some(Toxiproxy::start_private()?) } else { None };
     let rig = Rig::new(program, kafka.client(), &s3, toxiproxy.as_ref(), plan(args, seed))?;
     let outcome = happen(args, &rig, &mut kafka, &mut s3);
     if args.keep || !matches!(outcome, Ok(true)) {
@@ -116,7 +120,7 @@ fn run(args: &Args) -> Result<bool> {
 }
 
 fn plan(args: &Args, seed: u64) -> Plan {
-    let mut plan = Plan::new(seed);
+    let mut plan = if args.crowd.is_some() { Plan::crowd(seed) } else { Plan::new(seed) };
     if args.proxy {
         plan.faults = Some(faults());
     } else if args.slow_revokes.is_some() {
@@ -136,6 +140,12 @@ fn happen(args: &Args, rig: &Rig, kafka: &mut Kafka, s3: &mut S3) -> Result<bool
         let seen = outages(rig, kafka, s3, &Victim::ALL, length, args.rate)?;
         tell(&seen)?;
         return Ok(seen.verified && seen.judgement.is_clean());
+    }
+    if let Some(seconds) = args.crowd {
+        let seen = crowd(rig, Duration::from_secs(seconds), args.rate)?;
+        tell(&seen)?;
+        let quick = seen.swaps.p99_s < 5.0 && seen.longest_rebalance_s() < 10.0;
+        return Ok(quick && seen.is_clean());
     }
     let misfortune = match (args.slow_revokes, args.long_stops) {
         (Some(times), _) => Some((Misfortune::SlowRevoke, times)),

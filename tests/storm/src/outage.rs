@@ -13,7 +13,7 @@ use crate::rig::Rig;
 use crate::worker::Worker;
 
 /// How long until everything flows again.
-const RECOVERY: Duration = Duration::from_secs(90);
+const RECOVERY: Duration = Duration::from_secs(180);
 /// Counters of which at least one has to grow while something is away.
 const TROUBLE: [&str; 3] = [
     "tidelock_retries_total",
@@ -81,7 +81,7 @@ pub fn outages(
     length: Duration,
     rate: u32,
 ) -> Result<Outages> {
-    let producer = Producer::start(&rig.kafka, &rig.topic, rate, rig.plan.seed)?;
+    let producer = Producer::start(rig, rate)?;
     let mut crew = Crew::new(rig, 2);
     flow(&mut crew)?;
     let mut outages = Vec::new();

@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use tidelock_connector::{Error, ErrorKind, Result};
 use tidelock_services::{KafkaClient, Message, TransactionalProducer};
 
-use crate::rig::PARTITIONS;
+use crate::rig::Rig;
 
 /// Time between two transactions.
 const PACE: Duration = Duration::from_millis(100);
@@ -55,19 +55,20 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Produces about `rate` messages a second until it is stopped; every fifth
-    /// transaction is aborted.
+    /// Produces about `rate` messages a second into the rig's topic until it is
+    /// stopped; every fifth transaction is aborted.
     ///
     /// # Errors
     /// When no thread can be had.
-    pub fn start(kafka: &KafkaClient, topic: &str, rate: u32, seed: u64) -> Result<Self> {
+    pub fn start(rig: &Rig, rate: u32) -> Result<Self> {
         let (stop, committed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let rate = Arc::new(AtomicU32::new(rate));
         let work = Work {
-            kafka: kafka.clone(),
-            topic: topic.to_owned(),
+            kafka: rig.kafka.clone(),
+            topic: rig.topic.clone(),
+            partitions: rig.plan.partitions,
             rate: Arc::clone(&rate),
-            random: StdRng::seed_from_u64(seed),
+            random: StdRng::seed_from_u64(rig.plan.seed),
             stop: Arc::clone(&stop),
             committed: Arc::clone(&committed),
             produced: Produced::default(),
@@ -117,6 +118,7 @@ impl Drop for Producer {
 struct Work {
     kafka: KafkaClient,
     topic: String,
+    partitions: i32,
     rate: Arc<AtomicU32>,
     random: StdRng,
     stop: Arc<AtomicBool>,
@@ -176,7 +178,7 @@ impl Work {
             let [a, b, c, d] = body;
             let value =
                 format!(r#"{{"number":{number},"shade":"{shade}","body":"{a:x}{b:x}{c:x}{d:x}"}}"#);
-            let partition = self.random.random_range(0..PARTITIONS);
+            let partition = self.random.random_range(0..self.partitions);
             producer.send(&self.topic, Message::new(value).partition(partition))?;
         }
         if abort { producer.abort() } else { producer.commit() }

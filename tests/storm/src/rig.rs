@@ -12,10 +12,11 @@ use tidelock_services::{KafkaClient, Proxy, S3, Toxiproxy, unique};
 
 use crate::proxy::{FaultProxy, Rates};
 
-/// How many partitions the topic has.
+/// How many partitions the topic has unless it is said.
 pub const PARTITIONS: i32 = 8;
 
-/// Below this a silent member is still a member. The broker must allow it.
+/// Below this a silent member is still a member unless it is said. The broker
+/// must allow it.
 pub const SESSION_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// The program under test.
@@ -63,8 +64,14 @@ pub struct Plan {
     pub max_poll_interval: Duration,
     /// Fencing is switched off: the control.
     pub unfenced: bool,
-    /// The memory budget of a worker, as the pipeline file has it.
+    /// The memory budget of a process, as the pipeline file has it.
     pub memory: &'static str,
+    /// How many members a process is.
+    pub workers: u32,
+    /// How many partitions the topic has.
+    pub partitions: i32,
+    /// Below this a silent member is still a member.
+    pub session_timeout: Duration,
 }
 
 impl Plan {
@@ -77,6 +84,9 @@ impl Plan {
             max_poll_interval: Duration::from_secs(30),
             unfenced: false,
             memory: "64MiB",
+            workers: 1,
+            partitions: PARTITIONS,
+            session_timeout: SESSION_TIMEOUT,
         }
     }
 }
@@ -98,7 +108,7 @@ pub struct Rig {
     pub plan: Plan,
     /// Between worker and store, where faults were planned.
     pub faults: Option<FaultProxy>,
-    /// Behind it.
+    /// Behind it, where a Toxiproxy was given.
     pub toxics: Option<Proxy>,
     folder: tempfile::TempDir,
 }
@@ -116,11 +126,8 @@ impl Rig {
         plan: Plan,
     ) -> Result<Self> {
         let topic = unique("storm");
-        kafka.create_topic(&topic, PARTITIONS, &[])?;
-        let toxics = match (&plan.faults, toxiproxy) {
-            (Some(_), Some(toxiproxy)) => Some(toxiproxy.proxy(s3.address())?),
-            _ => None,
-        };
+        kafka.create_topic(&topic, plan.partitions, &[])?;
+        let toxics = toxiproxy.map(|toxiproxy| toxiproxy.proxy(s3.address())).transpose()?;
         let faults = match &plan.faults {
             Some(rates) => {
                 let upstream = toxics.as_ref().map_or(s3.address(), Proxy::address);
@@ -139,7 +146,11 @@ impl Rig {
             toxics,
             folder: tempfile::Builder::new().prefix("tidelock-storm-").tempdir().map_err(io)?,
         };
-        let through = rig.faults.as_ref().map_or(rig.endpoint.clone(), FaultProxy::endpoint);
+        let through = match (&rig.faults, &rig.toxics) {
+            (Some(faults), _) => faults.endpoint(),
+            (None, Some(toxics)) => toxics.endpoint(),
+            (None, None) => rig.endpoint.clone(),
+        };
         std::fs::write(rig.pipeline(), rig.toml(&through)?).map_err(io)?;
         std::fs::write(rig.folder().join("direct.toml"), rig.toml(&rig.endpoint)?).map_err(io)?;
         Ok(rig)
@@ -186,8 +197,8 @@ impl Rig {
     fn toml(&self, endpoint: &str) -> Result<String> {
         let Self { kafka, topic, bucket, plan, .. } = self;
         let brokers = kafka.bootstrap();
-        let session = SESSION_TIMEOUT.as_millis();
-        let memory = plan.memory;
+        let session = plan.session_timeout.as_millis();
+        let Plan { memory, workers, .. } = plan;
         let poll = plan.max_poll_interval.as_millis();
         let mut passed = String::new();
         for (key, value) in &plan.librdkafka {
@@ -217,6 +228,7 @@ schema = [
 interval = "1s"
 [runtime]
 memory = "{memory}"
+workers = {workers}
 [[sink]]
 name = "lake"
 type = "parquet"

@@ -57,7 +57,7 @@ pub struct Fate {
 /// # Errors
 /// When a worker ends by itself or does not come to rest, or a service fails.
 pub fn suffer(rig: &Rig, misfortune: Misfortune, rounds: u32, rate: u32) -> Result<Fate> {
-    let producer = Producer::start(&rig.kafka, &rig.topic, rate, rig.plan.seed)?;
+    let producer = Producer::start(rig, rate)?;
     let mut crew = Crew::new(rig, 2);
     let mut random = StdRng::seed_from_u64(rig.plan.seed ^ 0x5ce0);
     let (mut stalls, mut longest) = (0, Duration::ZERO);

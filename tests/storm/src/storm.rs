@@ -144,7 +144,7 @@ impl fmt::Display for Report {
 /// When a worker ends by itself or does not come to rest, or a service fails.
 /// Fencing switched off makes workers fail: then they are only started again.
 pub fn storm(rig: &Rig, weather: &Weather) -> Result<Report> {
-    let producer = Producer::start(&rig.kafka, &rig.topic, weather.rate, rig.plan.seed)?;
+    let producer = Producer::start(rig, weather.rate)?;
     let mut storm = Storm::new(rig);
     let stop = Arc::new(AtomicBool::new(false));
     let begun = Instant::now();

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 use tidelock_connector::{Error, ErrorKind, Result};
 
+use crate::metrics::Metrics;
 use crate::rig::{Rig, io};
 
 /// How closely a phase file is watched.
@@ -145,14 +146,19 @@ impl Worker {
 
     /// The sum of a counter over all its labels; 0 when it does not answer.
     pub fn metric(&self, name: &str) -> f64 {
-        let text = ureq::get(format!("http://{}/metrics", self.metrics))
-            .call()
-            .and_then(|mut answer| answer.body_mut().read_to_string())
-            .unwrap_or_default();
-        text.lines()
-            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+        self.metrics().samples(name).map(|(_, value)| value).sum()
+    }
+
+    /// All metrics as they are now; none when it does not answer.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let answer = ureq::get(format!("http://{}/metrics", self.metrics)).call();
+        let text = answer.and_then(|mut answer| answer.body_mut().read_to_string());
+        Metrics(text.unwrap_or_default())
+    }
+
+    /// Where its metrics are, which no other life shares.
+    pub(crate) fn name(&self) -> &str {
+        &self.metrics
     }
 
     /// The largest resident memory seen, in MiB.
@@ -236,13 +242,18 @@ impl Worker {
         Ok(self.phases.hit(wanted))
     }
 
+    /// Asks it to stop.
+    pub(crate) fn ask_to_stop(&mut self) {
+        self.peak_mib();
+        self.signal(Signal::SIGTERM);
+    }
+
     /// Asks it to stop, and expects a clean end.
     ///
     /// # Errors
     /// When it does not end in time, or not well.
     pub fn finish(&mut self, limit: Duration) -> Result<()> {
-        self.peak_mib();
-        self.signal(Signal::SIGTERM);
+        self.ask_to_stop();
         let end = Instant::now() + limit;
         loop {
             match self.ended()? {
