@@ -17,6 +17,5 @@ mod lost;
 mod main_job;
 mod offsets;
 mod runtime;
-#[cfg(feature = "storm")]
 mod storm;
 mod support;

@@ -1,24 +1,33 @@
-//! The storm, the control without fencing, and outages, on the real binary.
+//! The storm, the control without fencing, outages and a crowd, on the real
+//! binary. One at a time: each of them wants the whole machine.
 //!
 //! With `CI` set the storm has 60 kills, as the release demands. Elsewhere it
 //! has 15: a bug in fencing or recovery shows within a few kills, and what
 //! fewer kills could hide is only the even spread over phases, which is
 //! therefore asserted as "every phase was hit" there and as "at least a tenth
-//! of the kills" in CI. Any number of kills: `cargo run --release -p
-//! tidelock-storm`.
+//! of the kills" in CI. What must take less than so long has three times as long
+//! elsewhere. Nothing may be lost or doubled anywhere. Any number of kills:
+//! `cargo run --release -p tidelock-storm`.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidelock_services::{Kafka, S3, S3Kind, or_skip};
 use tidelock_storm::{
-    Misfortune, Plan, Program, Rates, Report, Rig, Victim, Weather, faults, outages, storm, suffer,
+    Misfortune, Plan, Program, Rates, Report, Rig, Victim, Weather, crowd, faults, outages, storm,
+    suffer,
 };
 
+/// Whoever holds it has the machine, as far as storms go.
+fn alone() -> MutexGuard<'static, ()> {
+    static MACHINE: Mutex<()> = Mutex::new(());
+    // A storm that failed is over, too.
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn rig(s3: &S3, kafka: &Kafka, plan: Plan) -> Option<Rig> {
-    let toxiproxy = match plan.faults {
-        Some(_) => Some(tidelock_services::toxiproxy()?),
-        None => None,
-    };
+    let through = plan.faults.is_some() || plan.workers > 1;
+    let toxiproxy = if through { Some(tidelock_services::toxiproxy()?) } else { None };
     eprintln!("seed {}", plan.seed);
     let program = Program::new(env!("CARGO_BIN_EXE_tidelock"));
     Some(Rig::new(program, kafka.client(), s3, toxiproxy, plan).unwrap())
@@ -26,6 +35,7 @@ fn rig(s3: &S3, kafka: &Kafka, plan: Plan) -> Option<Rig> {
 
 /// One storm; a failure keeps the logs of the workers.
 fn rage(kind: S3Kind, plan: Plan, kills: u32, minutes: u64) -> Option<Report> {
+    let _alone = alone();
     let kafka = tidelock_services::kafka()?;
     let s3 = tidelock_services::s3(kind)?;
     let rig = rig(s3, kafka, plan)?;
@@ -67,6 +77,7 @@ fn without_fencing_a_storm_doubles_rows() {
 
 #[test]
 fn outages_are_waited_out() {
+    let _alone = alone();
     let Some(mut kafka) = or_skip(Kafka::start_private()) else { return };
     let Some(mut s3) = or_skip(S3::start_private(S3Kind::Minio)) else { return };
     let mut plan = Plan::new(rand::random());
@@ -85,6 +96,7 @@ fn outages_are_waited_out() {
 
 #[test]
 fn slow_revocations_and_long_stops_lose_and_double_nothing() {
+    let _alone = alone();
     let Some(kafka) = tidelock_services::kafka() else { return };
     let Some(s3) = tidelock_services::minio() else { return };
     for (misfortune, rounds) in [(Misfortune::SlowRevoke, 2), (Misfortune::LongStop, 4)] {
@@ -101,4 +113,22 @@ fn slow_revocations_and_long_stops_lose_and_double_nothing() {
             Err(error) => panic!("{error}; the logs are in {}", rig.keep().display()),
         }
     }
+}
+
+/// 24 members that write one record on a store 50 ms away.
+#[test]
+fn a_crowd_neither_waits_for_its_record_nor_loses_its_partitions() {
+    let _alone = alone();
+    let Some(kafka) = tidelock_services::kafka() else { return };
+    let Some(s3) = tidelock_services::minio() else { return };
+    let Some(rig) = rig(s3, kafka, Plan::crowd(rand::random())) else { return };
+    let seen = match crowd(&rig, Duration::from_secs(5), 1_000) {
+        Ok(seen) => seen,
+        Err(error) => panic!("{error}; the logs are in {}", rig.keep().display()),
+    };
+    eprintln!("{seen:?}");
+    assert!(seen.is_clean(), "{seen:?}");
+    let slack = if is_ci() { 1.0 } else { 3.0 };
+    assert!(seen.swaps.changes > 100 && seen.swaps.p99_s < 5.0 * slack, "{seen:?}");
+    assert!(seen.longest_rebalance_s() < 10.0 * slack, "{seen:?}");
 }
