@@ -303,6 +303,10 @@ impl Poller {
         if let Err(error) = outcome {
             self.outbox.error(errors::failed("acknowledging a rebalance", error).retryable(true));
         }
+        if !self.is_eager() {
+            // For what was resumed just now, to be fetched at once.
+            self.slots.iter_mut().for_each(|slot| slot.astray |= slot.assigned);
+        }
         self.unsynced = true;
         self.sync_at = None;
     }

@@ -11,6 +11,12 @@
 //! that is read is sought to where we are while it is still paused. Doing it
 //! afterwards is too late: a fetch from behind the end fails, and a partition
 //! whose fetching has failed takes no seek.
+//!
+//! When the rebalance is acknowledged, they are resumed, which wakes nobody:
+//! the thread that fetches from a broker may be asleep for up to a second
+//! (`rd_kafka_broker_serve`), and rebalances that follow one another add up. So
+//! they are sought once more, which does wake it
+//! (`rd_kafka_toppar_set_fetch_state`); nothing was fetched yet.
 
 use std::time::{Duration, Instant};
 
@@ -47,6 +53,7 @@ impl Poller {
         let outcome =
             outcome.and_then(|()| self.pause_and_resume()).and_then(|()| self.reposition());
         if let Err(error) = outcome {
+            tracing::debug!(%error, "not in place yet");
             self.sync_at = Some(Instant::now() + SYNC_PAUSE);
             if self.errors.pass(Instant::now()).is_some() {
                 self.outbox.error(error);
