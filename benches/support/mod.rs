@@ -44,7 +44,7 @@ impl Options {
                 "--partitions" => options.partitions = number() as i32,
                 "--workers" => options.workers = number(),
                 "--runs" => options.runs = number(),
-                "--interval" => {
+                "--intervals" => {
                     let list = arguments.next().unwrap_or_default();
                     options.intervals = list.split(',').map(str::to_owned).collect();
                 }

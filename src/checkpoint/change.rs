@@ -72,6 +72,17 @@ pub struct Claim {
     pub claimed_before: bool,
 }
 
+impl Claim {
+    /// Whether every partition is still in the epoch that the claim began.
+    pub fn holds(&self, record: &Record, us: Incarnation) -> bool {
+        self.partitions.iter().all(|claimed| {
+            let epoch = claimed.seen_epoch.unwrap_or(0) + 1;
+            let ours = |state: &PartitionState| state.owner == us && state.epoch == epoch;
+            record.partition(&claimed.partition).is_some_and(ours)
+        })
+    }
+}
+
 /// One partition of a claim.
 #[derive(Debug, Clone)]
 pub struct ClaimedPartition {

@@ -37,13 +37,16 @@ pub enum Mutation {
     PublishBeforeSwap,
     /// Offsets are committed to the group while the swap is under way.
     CommitBeforeSwap,
+    /// A claim whose answer was lost is taken for ours once it has landed,
+    /// whoever has claimed since.
+    StolenClaim,
     /// Nobody publishes what a dead worker left pending.
     NoRecovery,
 }
 
 impl Mutation {
     /// Every one of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoSwapNumber,
         Self::NoEpochCheck,
         Self::NoCursorCheck,
@@ -58,6 +61,7 @@ impl Mutation {
         Self::ForgottenClaims,
         Self::PublishBeforeSwap,
         Self::CommitBeforeSwap,
+        Self::StolenClaim,
         Self::NoRecovery,
     ];
 }

@@ -88,12 +88,18 @@ impl Life {
                 plan_all(&shared, identity, &record, partitions).map_err(Failure::Fatal)?;
             claim.claimed_before = self.sequence > 0;
             crash::at("before-claim");
-            let outcome =
-                shared.swaps.send(self.coordinator.incarnation(), Change::Claim(claim)).await;
+            let us = self.coordinator.incarnation();
+            let outcome = shared.swaps.send(us, Change::Claim(claim.clone())).await;
             match outcome {
                 Ok(SwapOutcome::Landed(record)) => {
                     self.sequence = record.sequence;
-                    return Ok(record);
+                    // The record is the newest one, and if the answer was lost
+                    // others may have claimed since: their epochs are not ours.
+                    if claim.holds(&record, us) || planted(Mutation::StolenClaim) {
+                        return Ok(record);
+                    }
+                    tracing::info!("somebody else has claimed since, planning the claim again");
+                    backoff.wait().await;
                 }
                 Ok(SwapOutcome::Refused(refusal @ Refusal::Forgotten)) => {
                     return Err(Failure::Restart(Error::new(

@@ -29,6 +29,11 @@ use crate::checkpoint::record::SetId;
 /// a bounded run.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
+/// Nothing has to come for so long, or for an interval if that is shorter, until
+/// the record is written only to clear it: while rows flow the next checkpoint
+/// does that on its way.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// A set that was seen published: its committables and, if they were filed
 /// away, the object that lists them.
 pub(super) type Published = (Vec<Committable>, Option<String>);
@@ -50,6 +55,8 @@ pub(super) struct Life {
     pub(super) sequence: u64,
     /// Where a bounded run ends.
     pub(super) ends: BTreeMap<TopicPartition, i64>,
+    /// When the last checkpoint began, or this life.
+    begun: Instant,
     /// When the next checkpoint is due; set by the first row after a barrier.
     due: Option<Instant>,
     open_bytes: usize,
@@ -104,6 +111,7 @@ impl Life {
             clearing: false,
             sequence: 0,
             ends: BTreeMap::new(),
+            begun: Instant::now(),
             due: None,
             open_bytes: 0,
             streams: Vec::new(),
@@ -138,7 +146,9 @@ impl Life {
         loop {
             if self.look <= Instant::now() {
                 self.look = Instant::now() + LOOK_AGAIN;
-                self.clear_when_idle();
+                if self.is_quiet() {
+                    self.clear_when_idle();
+                }
                 if self.bounded_run_is_over().await? {
                     self.finish(worker).await?;
                     return Ok(Ended::Finished);
@@ -173,6 +183,11 @@ impl Life {
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
+    }
+
+    fn is_quiet(&self) -> bool {
+        let enough = QUIET.min(self.shared.settings.interval);
+        self.due.is_none() && self.begun.elapsed() >= enough
     }
 
     fn is_due(&self) -> bool {
@@ -315,6 +330,7 @@ impl Life {
 
     /// Sends barrier *k* into every sink's queue.
     pub(super) fn barrier(&mut self, last: bool) {
+        self.begun = Instant::now();
         self.due = None;
         self.open_bytes = 0;
         let barriers = self.coordinator.barrier(last);

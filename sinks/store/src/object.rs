@@ -12,6 +12,7 @@ use object_store::{CopyMode, CopyOptions, Error as StoreError, ObjectStore, Obje
 use tidelock_connector::{Error, Result};
 
 use crate::error;
+use crate::stage::PART_BYTES;
 use crate::store::Entry;
 
 /// A prefix of an object store.
@@ -24,6 +25,8 @@ pub(crate) struct Object {
     /// Uploads in parts by their plain ids, where the provider is known.
     pub(crate) multipart: Option<Multipart>,
     prefix: Path,
+    /// The size of an uploaded part.
+    pub(crate) part_bytes: usize,
     /// Whether a copy may replace something. S3 knows no other copy, so that
     /// there a second publisher copies the same bytes again.
     pub(crate) copy_mode: CopyMode,
@@ -55,7 +58,16 @@ impl Object {
         prefix: Path,
     ) -> Self {
         let copy_mode = CopyMode::Overwrite;
-        Self { store, once, multipart: None, prefix, copy_mode, endpoint: None, hint: None }
+        Self {
+            store,
+            once,
+            multipart: None,
+            prefix,
+            part_bytes: PART_BYTES,
+            copy_mode,
+            endpoint: None,
+            hint: None,
+        }
     }
 
     /// The key of `path`.

@@ -21,7 +21,7 @@ use crate::{error, local};
 /// The size of an uploaded part. All parts but the last are equal, which some
 /// stores (Cloudflare R2) insist on, so that parts do not grow: 10,000 of them
 /// make 80 GiB, far above the 5 GB that a store copies at once.
-const PART_BYTES: usize = 8 << 20;
+pub(crate) const PART_BYTES: usize = 8 << 20;
 /// How many parts of one file are on their way at once.
 const PARTS_IN_FLIGHT: usize = 3;
 /// Local files are written in pieces of about this size.
@@ -54,6 +54,7 @@ impl StagedWriter {
             Backend::Object(object) => Kind::Object(Upload {
                 store: Arc::clone(&object.store),
                 key: object.key(path)?,
+                part_bytes: object.part_bytes,
                 buffer: VecDeque::new(),
                 buffered: 0,
                 upload: None,
@@ -156,6 +157,7 @@ impl Drop for InFlight {
 struct Upload {
     store: Arc<dyn ObjectStore>,
     key: Path,
+    part_bytes: usize,
     buffer: VecDeque<Bytes>,
     buffered: usize,
     upload: Option<Box<dyn MultipartUpload>>,
@@ -172,8 +174,8 @@ impl Upload {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.buffered += bytes.len();
         self.buffer.push_back(bytes);
-        while self.buffered >= PART_BYTES {
-            let part = self.take(PART_BYTES);
+        while self.buffered >= self.part_bytes {
+            let part = self.take(self.part_bytes);
             self.send(part).await?;
         }
         // A failed part is reported now rather than at the end.

@@ -15,6 +15,7 @@ use tidelock_connector::{Error, ErrorKind, Result};
 use crate::config::{self, StoreConfig};
 use crate::local::Local;
 use crate::object::Object;
+use crate::stage::PART_BYTES;
 use crate::{StagedWriter, Versioned};
 
 /// How long a store may take to answer [`Store::check`].
@@ -94,9 +95,26 @@ impl Store {
         store: Arc<dyn ObjectStore>,
         prefix: &str,
     ) -> Result<Self> {
+        Self::with_parts_of(PART_BYTES, url, store, prefix)
+    }
+
+    /// The same with another size of uploaded parts, so that a test needs no
+    /// large files to upload several.
+    ///
+    /// # Errors
+    /// As [`from_object_store`](Self::from_object_store).
+    #[doc(hidden)]
+    pub fn with_parts_of(
+        bytes: usize,
+        url: impl Into<String>,
+        store: Arc<dyn ObjectStore>,
+        prefix: &str,
+    ) -> Result<Self> {
         let prefix = Path::parse(prefix)
             .map_err(|e| Error::config("not a valid key").object(prefix).source(e))?;
-        let backend = Backend::Object(Object::new(store, prefix));
+        let mut object = Object::new(store, prefix);
+        object.part_bytes = bytes;
+        let backend = Backend::Object(object);
         Ok(Self { inner: Arc::new(Inner { url: url.into(), backend }) })
     }
 

@@ -1,7 +1,7 @@
 //! The store itself, as it would be if nothing ever went wrong on the way to
 //! it: strictly consistent, with conditional writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -21,17 +21,59 @@ pub(crate) struct Object {
 pub(crate) struct Objects {
     map: BTreeMap<String, Object>,
     next_e_tag: u64,
+    /// What has arrived of uploads that are not completed, by their id.
+    uploads: BTreeMap<u64, BTreeMap<usize, Bytes>>,
+    /// Uploads that answer every completion with an error, for ever.
+    wedged: BTreeSet<u64>,
+    next_upload: u64,
 }
 
 /// What is asked of the store.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Put { key: Path, bytes: Bytes, mode: PutMode },
-    Get { key: Path, range: Option<GetRange>, head: bool },
-    Delete { key: Path },
-    List { prefix: String },
-    Folders { prefix: String },
-    Copy { from: Path, to: Path, mode: CopyMode },
+    Put {
+        key: Path,
+        bytes: Bytes,
+        mode: PutMode,
+    },
+    Get {
+        key: Path,
+        range: Option<GetRange>,
+        head: bool,
+    },
+    Delete {
+        key: Path,
+    },
+    List {
+        prefix: String,
+    },
+    Folders {
+        prefix: String,
+    },
+    Copy {
+        from: Path,
+        to: Path,
+        mode: CopyMode,
+    },
+    /// Begins an upload in parts.
+    Upload {
+        key: Path,
+    },
+    Part {
+        key: Path,
+        upload: u64,
+        index: usize,
+        bytes: Bytes,
+    },
+    Complete {
+        key: Path,
+        upload: u64,
+        parts: usize,
+    },
+    Abort {
+        key: Path,
+        upload: u64,
+    },
 }
 
 /// What it answers.
@@ -42,6 +84,7 @@ pub(crate) enum Reply {
     Done,
     Listed(Vec<ObjectMeta>),
     Folders(ListResult),
+    Upload(u64),
 }
 
 impl Request {
@@ -56,6 +99,10 @@ impl Request {
             Self::List { prefix } => ("list", prefix),
             Self::Folders { prefix } => ("folders", prefix),
             Self::Copy { to, .. } => ("copy", to.as_ref()),
+            Self::Upload { key } => ("upload", key.as_ref()),
+            Self::Part { key, .. } => ("part", key.as_ref()),
+            Self::Complete { key, .. } => ("complete", key.as_ref()),
+            Self::Abort { key, .. } => ("abort", key.as_ref()),
         }
     }
 }
@@ -66,6 +113,10 @@ fn not_found(key: &str) -> Error {
 
 fn precondition(key: &str) -> Error {
     Error::Precondition { path: key.to_owned(), source: "another version".into() }
+}
+
+fn invalid_part(key: &str) -> Error {
+    Error::Generic { store: "simulated", source: format!("InvalidPart: {key}").into() }
 }
 
 fn exists(key: &str) -> Error {
@@ -159,7 +210,41 @@ impl Objects {
                 self.store(to.as_ref(), bytes);
                 Ok(Reply::Done)
             }
+            Request::Upload { .. } => {
+                self.next_upload += 1;
+                self.uploads.insert(self.next_upload, BTreeMap::new());
+                Ok(Reply::Upload(self.next_upload))
+            }
+            Request::Part { key, upload, index, bytes } => {
+                let parts = self.uploads.get_mut(upload).ok_or_else(|| not_found(key.as_ref()))?;
+                parts.insert(*index, bytes.clone());
+                Ok(Reply::Done)
+            }
+            Request::Complete { key, upload, parts } => {
+                let bytes =
+                    self.assembled(*upload, *parts).ok_or_else(|| invalid_part(key.as_ref()))?;
+                self.uploads.remove(upload);
+                Ok(Reply::Put(self.store(key.as_ref(), bytes)))
+            }
+            Request::Abort { upload, .. } => {
+                self.uploads.remove(upload);
+                Ok(Reply::Done)
+            }
         }
+    }
+
+    /// What a completion would make of an upload, if it can be completed.
+    pub(crate) fn assembled(&self, upload: u64, parts: usize) -> Option<Bytes> {
+        let arrived = self.uploads.get(&upload)?;
+        if self.wedged.contains(&upload) || arrived.len() != parts {
+            return None;
+        }
+        Some(arrived.values().flatten().copied().collect())
+    }
+
+    /// No completion of this upload will ever succeed.
+    pub(crate) fn wedge(&mut self, upload: u64) {
+        self.wedged.insert(upload);
     }
 
     fn folders(&self, prefix: &str) -> ListResult {

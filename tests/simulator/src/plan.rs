@@ -20,6 +20,8 @@ pub struct Weather {
     pub crash_after: u64,
     /// The process dies, and the request is applied much later.
     pub crash_late: u64,
+    /// The process dies in the middle of a multipart completion.
+    pub cut_completions: u64,
     /// A call takes seconds instead of milliseconds.
     pub slow: u64,
     /// A commit of offsets to the group fails.
@@ -49,6 +51,8 @@ pub struct Plan {
     pub split_files: bool,
     /// Lists of files go beside the record, however short they are.
     pub spill: bool,
+    /// Staged objects of more than a few rows are uploaded in parts.
+    pub parts: bool,
     /// Reading starts at the end where nothing is recorded.
     pub latest: bool,
     /// After this the group gives the partitions of a silent member away.
@@ -81,6 +85,7 @@ impl Plan {
             crash_before: rate(&mut dice) / 8,
             crash_after: rate(&mut dice) / 8,
             crash_late: rate(&mut dice) / 8,
+            cut_completions: *dice.pick(&[0, 150, 500]),
             slow: *dice.pick(&[0, 20, 60, 150]),
             commit_fails: *dice.pick(&[0, 50, 300]),
             stale_reads: *dice.pick(&[0, 0, 0, 100]),
@@ -96,6 +101,7 @@ impl Plan {
             filter: dice.chance(250),
             split_files: dice.chance(250),
             spill: dice.chance(150),
+            parts: dice.chance(300),
             latest: dice.chance(150),
             session_timeout: dice.millis(800..=4_000),
             revoke_timeout: dice.millis(300..=3_000),
@@ -120,6 +126,7 @@ impl Plan {
             filter: false,
             split_files: false,
             spill: false,
+            parts: false,
             latest: false,
             session_timeout: Duration::from_millis(400),
             revoke_timeout: Duration::from_millis(400),

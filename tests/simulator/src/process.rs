@@ -21,6 +21,9 @@ use crate::store::ProcessStore;
 use crate::watcher::{PIPELINE, SINKS, STATE, Violation};
 use crate::world::{Pid, Process, World};
 
+/// Where staged objects are uploaded in parts: a few rows.
+const PART_BYTES: usize = 64;
+
 /// A running process.
 pub(crate) struct Running {
     pub(crate) pid: Pid,
@@ -39,7 +42,8 @@ fn drop_rows(rows: RecordBatch) -> Result<RecordBatch> {
 impl World {
     fn store(self: &Arc<Self>, pid: Pid, prefix: &str) -> Result<Store> {
         let store = ProcessStore { world: Arc::clone(self), pid };
-        Store::from_object_store(format!("sim://{prefix}"), Arc::new(store), prefix)
+        let part_bytes = if self.lock().plan.parts { PART_BYTES } else { usize::MAX };
+        Store::with_parts_of(part_bytes, format!("sim://{prefix}"), Arc::new(store), prefix)
     }
 
     fn pipeline(self: &Arc<Self>, pid: Pid) -> Result<Pipeline> {

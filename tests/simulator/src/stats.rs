@@ -52,6 +52,11 @@ stats! {
     republished: "files published again",
     /// Staged objects that were deleted.
     deleted: "staged objects deleted",
+    /// Staged objects that were uploaded in parts.
+    uploads: "uploads in parts",
+    /// Uploads that can never be completed, for their sender died in the
+    /// middle of it.
+    wedged: "uploads wedged",
     /// Processes that were killed.
     kills: "kills",
     /// Kills in the middle of a call to the store.

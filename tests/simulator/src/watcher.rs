@@ -186,6 +186,11 @@ impl State {
         let violation = match request {
             Request::Delete { key } => self.before_delete(key.as_ref()),
             Request::Put { key, bytes, .. } => self.before_put(key.as_ref(), bytes),
+            Request::Complete { key, upload, parts } => {
+                let bytes = self.objects.assembled(*upload, *parts);
+                self.stats.uploads += u64::from(bytes.is_some());
+                bytes.and_then(|bytes| self.before_put(key.as_ref(), &bytes))
+            }
             Request::Copy { from, to, mode } => {
                 self.before_copy(from.as_ref(), to.as_ref(), *mode == CopyMode::Overwrite)
             }
