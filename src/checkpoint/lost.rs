@@ -13,9 +13,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use tidelock_connector::{OffsetRange, TopicPartition};
 
-use super::change::{Change, RewindTarget, Rewinding};
+use super::change::Change;
 use super::publish::Survey;
 use super::record::{PendingSet, Record, SetId, by_topic};
+use super::rewind::{RewindTarget, Rewinding};
 
 /// What to do about lost prepared data.
 #[derive(Clone, Default)]

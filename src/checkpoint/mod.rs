@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`record`] | the pipeline's record: shape and codec |
 //! | [`change`] | what may happen to it: pure functions |
+//! | [`rewind`] | one of them: cursors are sent elsewhere |
 //! | [`coordinator`] | the checkpoints of one worker: a state machine without I/O |
 //! | [`claim`] | how an assigned partition is taken over: pure functions |
 //! | [`swap`] | the only writer of the record in a process |
@@ -26,5 +27,6 @@ pub mod lost;
 pub mod mutation;
 pub mod publish;
 pub mod record;
+pub mod rewind;
 pub mod store;
 pub mod swap;

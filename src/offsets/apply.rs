@@ -9,9 +9,10 @@ use tidelock_connector::{
 };
 
 use super::{Group, Plan};
-use crate::checkpoint::change::{Change, Refusal, RewindTarget, Rewinding};
+use crate::checkpoint::change::{Change, Refusal};
 use crate::checkpoint::claim::Hint;
 use crate::checkpoint::record::Record;
+use crate::checkpoint::rewind::{RewindTarget, Rewinding};
 use crate::checkpoint::store::RecordStore;
 use crate::checkpoint::swap::{SwapOutcome, Swaps};
 

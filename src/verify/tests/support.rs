@@ -11,10 +11,11 @@ use tidelock_file::{FileSink, FileSinkBuilder, Format, Store, inspect};
 use uuid::Uuid;
 
 use super::super::{ProblemKind, Verdict, VerifyOptions, verify};
-use crate::checkpoint::change::{Change, RewindTarget, Rewinding, apply};
+use crate::checkpoint::change::{Change, apply};
 use crate::checkpoint::record::{
     Cursor, Files, PartitionState, PendingSet, Record, SetId, TopicState,
 };
+use crate::checkpoint::rewind::{RewindTarget, Rewinding};
 use crate::checkpoint::store::{MemoryRecord, RecordStore};
 
 pub(super) const PIPELINE: &str = "pipe";
