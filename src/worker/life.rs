@@ -185,9 +185,15 @@ impl Life {
         }
     }
 
+    /// Whether no checkpoint will come soon that could clear the record.
     fn is_quiet(&self) -> bool {
         let enough = QUIET.min(self.shared.settings.interval);
-        self.due.is_none() && self.begun.elapsed() >= enough
+        self.due.is_none() && (self.begun.elapsed() >= enough || self.has_read_it_all())
+    }
+
+    /// Whether the run is bounded, and here it is at its end.
+    fn has_read_it_all(&self) -> bool {
+        !self.ends.is_empty() && self.is_at_ends()
     }
 
     fn is_due(&self) -> bool {
@@ -253,7 +259,7 @@ impl Life {
             self.due = Some(Instant::now() + self.shared.settings.interval);
         }
         // A bounded run waits for nobody once its ends are read.
-        if !self.ends.is_empty() && self.is_at_ends() {
+        if self.has_read_it_all() {
             self.due = Some(Instant::now());
         }
         Ok(())

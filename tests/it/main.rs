@@ -16,6 +16,7 @@ mod fair;
 mod lost;
 mod main_job;
 mod offsets;
+mod requests;
 mod runtime;
 mod storm;
 mod support;

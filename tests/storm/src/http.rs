@@ -23,6 +23,11 @@ impl Message {
         self.head.split(|byte| *byte == b' ').next().unwrap_or_default()
     }
 
+    /// The second word of a request.
+    pub(crate) fn target(&self) -> &[u8] {
+        self.head.split(|byte| *byte == b' ').nth(1).unwrap_or_default()
+    }
+
     /// The status of a response.
     fn status(&self) -> Option<u16> {
         let word = self.head.split(|byte| *byte == b' ').nth(1)?;
@@ -30,7 +35,7 @@ impl Message {
     }
 
     /// A header's value; names do not differ by case.
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let head = std::str::from_utf8(&self.head).ok()?;
         head.lines().skip(1).find_map(|line| {
             let (key, value) = line.split_once(':')?;

@@ -38,7 +38,7 @@ pub use crowd::{Cause, Crowd, Rebalance, Swaps, crowd};
 pub use judge::{Judgement, judge};
 pub use outage::{Outage, Outages, Victim, outages};
 pub use producer::{Outcome, Produced, Producer};
-pub use proxy::{Fault, FaultProxy, Rates};
+pub use proxy::{Asked, Fault, FaultProxy, Rates};
 pub use rig::{PARTITIONS, Plan, Program, Rig, SESSION_TIMEOUT};
 pub use scenario::{Fate, Misfortune, suffer};
 pub use storm::{Report, Weather, faults, storm};

@@ -24,6 +24,9 @@ use tokio::runtime::Runtime;
 
 use crate::http::{self, Message};
 
+/// How many requests are remembered.
+const LOG_MAX: usize = 100_000;
+
 const ERROR: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
 
 /// What becomes of one request.
@@ -91,6 +94,18 @@ struct Shared {
     requests: AtomicU64,
     rates: Mutex<Rates>,
     counts: Mutex<BTreeMap<Fault, u64>>,
+    log: Mutex<Vec<Asked>>,
+}
+
+/// One request, as far as it tells what it costs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The method.
+    pub method: String,
+    /// Path and query, as they were sent.
+    pub target: String,
+    /// The server copies from there.
+    pub copied_from: Option<String>,
 }
 
 /// A running proxy; it ends when this is dropped.
@@ -124,6 +139,7 @@ impl FaultProxy {
             requests: AtomicU64::new(0),
             rates: Mutex::new(rates),
             counts: Mutex::default(),
+            log: Mutex::default(),
         });
         runtime.spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared, runtime: Some(runtime) })
@@ -142,6 +158,12 @@ impl FaultProxy {
     /// How often each fault has happened.
     pub fn counts(&self) -> BTreeMap<Fault, u64> {
         self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Every request since the last call. The oldest are forgotten when nobody
+    /// asks for long.
+    pub fn take_log(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.shared.log.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -175,6 +197,7 @@ async fn serve(client: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     let mut store = None;
     while let Some(request) = http::request(&mut from_client).await? {
         let (fault, wait) = shared.decide();
+        shared.note(&request);
         match fault {
             Fault::CutBefore => return Ok(()),
             Fault::CutMidway => {
@@ -235,6 +258,20 @@ async fn forward(
 }
 
 impl Shared {
+    fn note(&self, request: &Message) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let asked = Asked {
+            method: text(request.method()),
+            target: text(request.target()),
+            copied_from: request.header("x-amz-copy-source").map(str::to_owned),
+        };
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.len() >= LOG_MAX {
+            log.drain(..LOG_MAX / 2);
+        }
+        log.push(asked);
+    }
+
     /// The fault of the next request, and how long it waits if it does.
     fn decide(&self) -> (Fault, Duration) {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
@@ -342,6 +379,10 @@ mod tests {
             assert!(answer.ends_with(b"host: h"), "{}", String::from_utf8_lossy(&answer));
         }
         assert_eq!(applied.load(Ordering::SeqCst), 20);
+        let (method, target) = ("GET".to_owned(), "/a".to_owned());
+        let asked = Asked { method, target, copied_from: None };
+        assert_eq!(proxy.take_log(), vec![asked; 20]);
+        assert!(proxy.take_log().is_empty());
     }
 
     #[test]
@@ -353,6 +394,7 @@ mod tests {
                 requests: AtomicU64::new(0),
                 rates: Mutex::new(Rates::each(100)),
                 counts: Mutex::default(),
+                log: Mutex::default(),
             };
             (0..200).map(|_| shared.decide().0).collect::<Vec<_>>()
         };
