@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::checkpoints::{Report, task_ended};
 use super::sinks::{SinkHandle, SinkReport};
 use super::{Ended, Failure, Shared, Worker};
+use crate::checkpoint::backoff::Backoff;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::checkpoint::crash;
 use crate::checkpoint::mutation::{Mutation, planted};
@@ -33,6 +34,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// the record is written only to clear it: while rows flow the next checkpoint
 /// does that on its way.
 const QUIET: Duration = Duration::from_secs(10);
+
+/// The longest pause of reading after an error.
+const READ_PAUSE: Duration = Duration::from_secs(1);
 
 /// A set that was seen published: its committables and, if they were filed
 /// away, the object that lists them.
@@ -60,6 +64,9 @@ pub(super) struct Life {
     /// When the next checkpoint is due; set by the first row after a barrier.
     due: Option<Instant>,
     open_bytes: usize,
+    /// How long reading pauses after an error, and until when it does.
+    reading: Backoff,
+    read_again: Option<Instant>,
     /// Streams before and after the transforms.
     streams: Vec<(Arc<Stream>, Arc<Stream>)>,
     /// What is read before it was claimed, if that bug is planted.
@@ -114,6 +121,8 @@ impl Life {
             begun: Instant::now(),
             due: None,
             open_bytes: 0,
+            reading: Backoff::new(worker.shared.settings.seed).cap(READ_PAUSE),
+            read_again: None,
             streams: Vec::new(),
             late: Vec::new(),
             saw_run: false,
@@ -162,10 +171,9 @@ impl Life {
             }
             // Due while two are under way: reading waits.
             let overdue = self.is_due();
-            let wake = match self.due {
-                Some(due) if !overdue => due.min(self.look),
-                _ => self.look,
-            };
+            let waits = self.read_again.filter(|at| *at > Instant::now());
+            let due = self.due.filter(|_| !overdue);
+            let wake = due.into_iter().chain(waits).fold(self.look, Instant::min);
             tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => {
@@ -174,7 +182,7 @@ impl Life {
                 }
                 Some(report) = self.sink_reports.recv() => self.on_sink(report)?,
                 Some(report) = self.reports.recv() => self.on_report(worker, report)?,
-                event = worker.reader.next(), if !overdue => {
+                event = worker.reader.next(), if !overdue && waits.is_none() => {
                     if let Some(ended) = self.on_event(worker, event).await? {
                         return Ok(ended);
                     }
@@ -206,6 +214,10 @@ impl Life {
         worker: &mut Worker,
         event: tidelock_connector::Result<Event>,
     ) -> Result<Option<Ended>, Failure> {
+        self.read_again = None;
+        if event.is_ok() {
+            self.reading.reset();
+        }
         match event {
             Ok(Event::Batch(batch)) => self.on_batch(worker, batch).await?,
             Ok(Event::Covered(coverage)) => self.on_covered(&coverage)?,
@@ -239,7 +251,10 @@ impl Life {
             Err(error) if error.is_retryable() => {
                 metrics::counter!("tidelock_retries_total", "operation" => "read").increment(1);
                 tracing::warn!(%error, "reading failed, trying again");
-                tokio::time::sleep(worker.backoff.next_wait()).await;
+                // Everything else goes on meanwhile, and not for long: what
+                // comes next may be the news that all is well again.
+                self.read_again = Some(Instant::now() + self.reading.next_wait());
+                return Ok(None);
             }
             Err(error) => {
                 // Nothing before it is lost: one more checkpoint, then the end.

@@ -76,8 +76,16 @@ impl SourceReader for KafkaReader {
                 // The thread may be waiting for room.
                 self.wake();
             }
-            if !self.shared.is_stale(&item) {
-                return item.event;
+            if self.shared.is_stale(&item) {
+                continue;
+            }
+            match item.event {
+                // Whatever is behind it is newer: after a long outage nobody
+                // should have to hear of every attempt before the good news.
+                Err(error) if error.is_retryable() && !self.events.is_empty() => {
+                    tracing::debug!(%error, "no longer the newest");
+                }
+                event => return event,
             }
         }
     }
