@@ -36,6 +36,8 @@ pub(super) enum FileFault {
     Misplaced { set: SetKey, key: String },
     /// It cannot be read, and has a name of ours.
     Unreadable { set: SetKey, why: String },
+    /// It does not have the bytes that it was written with.
+    WrongSize { set: SetKey, says: u64, has: u64 },
     /// It does not hold the rows that it says.
     WrongRows { set: SetKey, says: u64, has: u64 },
     /// Several of its rows have the same offset.
@@ -51,6 +53,7 @@ impl FileFault {
             Self::Copied { set, .. }
             | Self::Misplaced { set, .. }
             | Self::Unreadable { set, .. }
+            | Self::WrongSize { set, .. }
             | Self::WrongRows { set, .. }
             | Self::RepeatedRows { set, .. }
             | Self::Lost { set, .. } => *set,

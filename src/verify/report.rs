@@ -265,6 +265,14 @@ fn file(
         FileFault::Unreadable { why, .. } => {
             (ProblemKind::UnreadableFile, format!("{path} cannot be read: {why}"))
         }
+        FileFault::WrongSize { says, has, .. } => {
+            let text = format!(
+                "{path} was written with {}, and has {}",
+                counted(*says, "byte"),
+                count(*has)
+            );
+            (ProblemKind::WrongSize, text)
+        }
         FileFault::WrongRows { says, has, .. } => {
             let text = format!(
                 "{path} says that it has {}, and has {}",

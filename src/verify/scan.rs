@@ -202,10 +202,12 @@ impl Scan {
     ) {
         let set = set_of(footer);
         let has = counted.map(|counted| counted.rows).or(rows);
+        let cut = footer.bytes.filter(|bytes| *bytes != entry.size);
         let fault = match (has, counted) {
             (Some(has), _) if has != footer.rows => {
                 FileFault::WrongRows { set, says: footer.rows, has }
             }
+            _ if let Some(says) = cut => FileFault::WrongSize { set, says, has: entry.size },
             (_, Some(counted)) if counted.repeated > 0 => {
                 FileFault::RepeatedRows { set, rows: counted.repeated }
             }

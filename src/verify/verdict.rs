@@ -228,6 +228,8 @@ pub enum ProblemKind {
     MisplacedFile,
     /// A file that cannot be read.
     UnreadableFile,
+    /// A file that does not have the bytes that it was written with.
+    WrongSize,
     /// A file that does not hold the rows that it says.
     WrongRowCount,
     /// Committed, not visible, and the staged bytes are gone.
@@ -252,6 +254,7 @@ impl ProblemKind {
             Self::CopiedFile => "copied file",
             Self::MisplacedFile => "misplaced file",
             Self::UnreadableFile => "unreadable file",
+            Self::WrongSize => "wrong file size",
             Self::WrongRowCount => "wrong row count",
             Self::LostFile => "lost prepared data",
             Self::RepeatedRows => "repeated rows",

@@ -190,7 +190,7 @@ impl OpenFile {
     /// one of its commit set.
     pub(crate) async fn finish(mut self, set: Option<CommitSet>) -> Result<StagedFile> {
         let context = &self.shared.context;
-        let footer = FileFooter {
+        let mut footer = FileFooter {
             version: FileFooter::VERSION,
             pipeline: context.pipeline.to_string(),
             sink: context.sink.to_string(),
@@ -199,6 +199,7 @@ impl OpenFile {
             file: self.number,
             key: self.key.clone(),
             rows: self.rows,
+            bytes: None,
             set,
         };
         self.encoder.finish(&footer)?;
@@ -212,6 +213,7 @@ impl OpenFile {
         self.share.set(0);
         let mut moves = vec![Move { from: staged.clone(), to: self.key.clone(), size }];
         if !format::carries_footer(self.shared.config.format) {
+            footer.bytes = Some(size);
             moves.insert(0, stage_sidecar(&self.shared, &staged, &footer).await?);
         }
         self.shared.metrics.files.increment(1);

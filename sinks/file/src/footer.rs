@@ -35,6 +35,10 @@ pub struct FileFooter {
     pub key: String,
     /// How many rows it holds.
     pub rows: u64,
+    /// How many bytes it has, where this document lies beside it: a footer inside
+    /// cannot know, and is not found in a file that was cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
     /// In the set's last file alone: the set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set: Option<CommitSet>,
@@ -151,6 +155,7 @@ mod tests {
             file: 0,
             key: "a.parquet".into(),
             rows: 9,
+            bytes: None,
             set: Some(CommitSet {
                 coverage,
                 files: vec![SetFile { key: "a.parquet".into(), rows: 9 }],

@@ -4,7 +4,7 @@ use tidelock_file::{FileFooter, Format, inspect};
 
 use super::super::ProblemKind::{
     CopiedFile, DuplicateOffsets, MisplacedFile, MissingFile, MissingOffsets, MissingSet,
-    UnlistedFile, UnreadableFile, WrongRowCount,
+    UnlistedFile, UnreadableFile, WrongRowCount, WrongSize,
 };
 use super::support::{Lake, PIPELINE, builder, kinds, offsets};
 
@@ -142,12 +142,15 @@ async fn a_sidecar_that_is_gone_is_no_missing_file() {
 }
 
 #[tokio::test]
-async fn a_cut_file_of_json_lines_shows_in_a_deep_look() {
+async fn a_cut_file_of_json_lines_is_named() {
     let mut lake = Lake::new(builder(Format::Json)).await;
     let files = lake.three().await;
     let whole = lake.store.get(&files[1][0]).await.unwrap().unwrap();
     lake.store.put(&files[1][0], whole.slice(..whole.len() / 2 - 3)).await.unwrap();
-    assert!(lake.verify().await.ok, "a sidecar does not tell");
+    let verdict = lake.verify().await;
+    assert_eq!(kinds(&verdict), [WrongSize], "{verdict}");
+    assert_eq!(verdict.problems[0].files, [files[1][0].clone()]);
+    assert_eq!(offsets(&verdict, 0), ["0: 100..200", "1: 100..200"]);
     let verdict = lake.verify_deep().await;
     assert!(kinds(&verdict).contains(&UnreadableFile), "{verdict}");
 
