@@ -33,8 +33,8 @@ const ID_TIMEOUT: Duration = Duration::from_secs(3);
 /// The pause before a question is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long an end before the committed offset is not believed: whoever has
-/// just become the leader may not know better yet.
+/// How long it is not believed that a partition is gone, or ends before its
+/// committed offset: whoever has just become the leader may not know better yet.
 const DISBELIEF: Duration = Duration::from_secs(60);
 
 /// What `start = "committed"` gives where nothing is committed: no offset.
@@ -117,8 +117,11 @@ impl Asker {
                 }
                 Ok(found) => return Some(found),
                 Err(error) => {
-                    let retry = error.is_retryable();
-                    self.outbox.error(error);
+                    // What the group has assigned is there, whatever librdkafka
+                    // has not heard of yet.
+                    let unheard = error.kind() == ErrorKind::NotFound && Instant::now() < believed;
+                    let retry = error.is_retryable() || unheard;
+                    self.outbox.error(error.retryable(retry));
                     if !retry {
                         return None;
                     }
