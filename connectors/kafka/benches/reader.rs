@@ -2,14 +2,16 @@
 //!
 //! ```sh
 //! cargo bench -p tidelock-kafka --bench reader              # all of it, some minutes
-//! cargo bench -p tidelock-kafka --bench reader -- cpu       # or: waits, many
+//! cargo bench -p tidelock-kafka --bench reader -- cpu       # or: waits, many, full
 //! ```
 //! * `cpu`: the reader against a bare loop over librdkafka's batch call that
 //!   decodes the same messages into the same columns.
 //! * `waits`: how long a message of a quiet topic takes from its producer to
 //!   `next`, beside a backlog, and the same in the order of arrival.
 //! * `many`: a thousand partitions, most of them quiet, against four, at the
-//!   same rate; and the memory of a reader all of whose partitions are full.
+//!   same rate.
+//! * `full`: the memory of a reader all of whose thousand partitions are full,
+//!   and what it takes to read them.
 //!
 //! Each measurement is a process of its own.
 
@@ -30,7 +32,7 @@ use tidelock_kafka::{Json, KafkaSource};
 /// What a reader gets of a process' 160 MiB.
 const MEMORY: usize = 53 << 20;
 const MESSAGES: u64 = 2_000_000;
-const RATE: u64 = 40_000;
+const RATE: u64 = 100_000;
 const LIVE: Duration = Duration::from_secs(15);
 
 fn main() {
@@ -71,6 +73,9 @@ fn main() {
             child("live", brokers, &[topic]);
             stop.join().expect("the producer does not panic");
         }
+    }
+    if wanted("full") {
+        let many = topic("full", 1_000);
         load::fill(brokers, &many, 1_000, 4_600_000);
         eprintln!("1,000 partitions with more than 1 MB each:");
         child("full", brokers, &[&many]);
@@ -158,14 +163,15 @@ impl Reading {
 async fn drain(brokers: &str, topics: &[String]) -> (u64, Duration) {
     let mut reading = Reading::open(brokers, topics).await;
     reading.begin(false).await;
-    let (before, mut messages) = (load::cpu(), 0);
-    loop {
+    let (before, mut messages, mut idle) = (load::cpu(), 0, 0);
+    while idle < 3 {
         match reading.rows(false).await {
-            Some((0, _)) => return (messages, load::cpu() - before),
-            Some((rows, _)) => messages += rows,
+            Some((0, _)) => idle += 1,
+            Some((rows, _)) => (messages, idle) = (messages + rows, 0),
             None => {}
         }
     }
+    (messages, load::cpu() - before)
 }
 
 async fn live(brokers: &str, topics: &[String]) -> (u64, Duration) {
@@ -175,6 +181,7 @@ async fn live(brokers: &str, topics: &[String]) -> (u64, Duration) {
     while began.elapsed() < LIVE {
         messages += reading.rows(true).await.map_or(0, |(rows, _)| rows);
     }
+    load::threads();
     (messages, load::cpu() - before)
 }
 
@@ -186,21 +193,22 @@ async fn full(brokers: &str, topics: &[String]) {
     println!("{:>12}: {} MiB resident", "full", load::resident_mib());
 }
 
-/// A message of the quiet topic every 50 ms.
+/// A message of the quiet topic every 50 ms, into a sink that takes
+/// [`load::SINK_RATE`] rows a second.
 async fn waits(brokers: &str, topics: &[String]) {
     let mut reading = Reading::open(brokers, topics).await;
     reading.begin(false).await;
     let quiet = load::Quiet::start(brokers, &topics[1]);
-    let (mut waits, mut rest) = (Vec::new(), 0);
-    loop {
+    let (mut waits, mut rest, sink) = (Vec::new(), 0, load::Sink::new());
+    while waits.len() < load::QUIET_MESSAGES && rest + 200_000 < MESSAGES {
         match reading.rows(false).await {
             Some((0, _)) => break,
             Some((rows, topic)) if topic == topics[1] => quiet.received(rows, &mut waits),
-            Some((rows, _)) => rest += rows,
+            Some((rows, _)) => {
+                rest += rows;
+                tokio::time::sleep(sink.ahead(rest)).await;
+            }
             None => {}
-        }
-        if waits.len() >= load::QUIET_MESSAGES || rest + 200_000 > MESSAGES {
-            break;
         }
     }
     load::table("fair", waits, rest);

@@ -54,6 +54,7 @@ mod fair;
 mod fairness;
 mod ffi;
 mod group;
+mod inbox;
 mod lookup;
 mod outbox;
 mod poller;

@@ -48,6 +48,24 @@ pub(crate) struct Item {
     pub(crate) event: Result<Event>,
 }
 
+impl Item {
+    /// The topic whose items must stay in order with it; none stays in order
+    /// with everything.
+    pub(crate) fn topic(&self) -> Option<&Arc<str>> {
+        match &self.event {
+            Ok(Event::Batch(batch)) => Some(&batch.stream.name),
+            // Of one topic, as each is cut by itself.
+            Ok(Event::Covered(coverage)) => coverage.partitions().next().map(|one| &one.topic),
+            _ => None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(event: Result<Event>) -> Self {
+        Self { generation: None, bytes: 0, event }
+    }
+}
+
 /// The thread's end of the channel.
 #[derive(Debug, Clone)]
 pub(crate) struct Outbox {

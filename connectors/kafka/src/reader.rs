@@ -9,6 +9,7 @@ use tidelock_connector::{Error, ErrorKind, Event, Result, SourceReader, Start, a
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
+use crate::inbox::Inbox;
 use crate::outbox::{Item, Shared};
 
 /// How long dropping a reader waits for the group to be left in good order.
@@ -29,6 +30,7 @@ pub(crate) enum Command {
 /// Dropping it leaves the group, and waits a few seconds for that at most.
 pub(crate) struct KafkaReader {
     pub(crate) events: UnboundedReceiver<Item>,
+    pub(crate) inbox: Inbox,
     pub(crate) shared: Arc<Shared>,
     pub(crate) commands: Sender<Command>,
     /// None once the thread was found dead.
@@ -65,10 +67,17 @@ impl KafkaReader {
 impl SourceReader for KafkaReader {
     async fn next(&mut self) -> Result<Event> {
         loop {
-            // Cancel safe: an item that was received is returned or dropped
-            // without any await in between.
-            let Some(item) = self.events.recv().await else {
-                return Err(self.gone());
+            // Cancel safe: an item that was received is in the inbox, returned
+            // or dropped without any await in between.
+            while let Ok(item) = self.events.try_recv() {
+                self.inbox.push(item);
+            }
+            let item = match self.inbox.pop() {
+                Some(item) => item,
+                None => match self.events.recv().await {
+                    Some(item) => item,
+                    None => return Err(self.gone()),
+                },
             };
             let full = self.shared.held();
             self.shared.release(&item);

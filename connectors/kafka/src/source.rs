@@ -18,6 +18,7 @@ use crate::config::KafkaConfig;
 use crate::context::{Consumer, Notes};
 use crate::errors;
 use crate::fairness::Fairness;
+use crate::inbox::Inbox;
 use crate::outbox::{Outbox, Shared};
 use crate::poller::Poller;
 use crate::probe::Probe;
@@ -152,7 +153,14 @@ fn open(settings: &Arc<Settings>, ctx: &SourceContext) -> Result<OpenSource> {
             Poller::new(consumer, settings, identity, outbox, obeyed, limits, &ctx).run();
         })
         .map_err(|error| Error::new(ErrorKind::Other, "cannot start a thread").source(error))?;
-    let reader = KafkaReader { events, shared, commands, thread: Some(thread), ended };
+    let reader = KafkaReader {
+        events,
+        inbox: Inbox::default(),
+        shared,
+        commands,
+        thread: Some(thread),
+        ended,
+    };
     Ok(OpenSource { reader: Box::new(reader), committer })
 }
 

@@ -123,7 +123,7 @@ pub(crate) fn waits(brokers: &str, busy: &str, quiet: &str) {
     while bare.take(|_, _| {}) == 0 {}
     let sent = load::Quiet::start(brokers, quiet);
     let quiet = std::ffi::CString::new(quiet).expect("a name");
-    let (mut waits, mut last) = (Vec::new(), Instant::now());
+    let (mut waits, mut last, sink) = (Vec::new(), Instant::now(), load::Sink::new());
     while last.elapsed() < Duration::from_secs(1) && waits.len() < load::QUIET_MESSAGES {
         let (mut some, mut of_quiet) = (0, 0);
         bare.take(|message, value| {
@@ -140,6 +140,7 @@ pub(crate) fn waits(brokers: &str, busy: &str, quiet: &str) {
             decoder.finish().expect("whole columns");
             rows = 0;
         }
+        std::thread::sleep(sink.ahead(messages));
         if some > 0 {
             last = Instant::now();
         }

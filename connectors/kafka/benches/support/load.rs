@@ -78,6 +78,23 @@ pub(crate) fn paced(
     })
 }
 
+/// What the sink behind the reader takes in a second.
+pub(crate) const SINK_RATE: u64 = 150_000;
+
+/// A sink that is slower than the broker, as they are.
+pub(crate) struct Sink(Instant);
+
+impl Sink {
+    pub(crate) fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// How long it still works on what it has got so far.
+    pub(crate) fn ahead(&self, rows: u64) -> Duration {
+        Duration::from_micros(rows * 1_000_000 / SINK_RATE).saturating_sub(self.0.elapsed())
+    }
+}
+
 /// One message of a quiet topic every 50 ms.
 pub(crate) struct Quiet(Receiver<Instant>);
 
@@ -127,11 +144,27 @@ pub(crate) fn table(what: &str, mut waits: Vec<Duration>, busy: u64) {
 
 /// User and system time of this process.
 pub(crate) fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    of_stat(&std::fs::read_to_string("/proc/self/stat").unwrap_or_default())
+}
+
+fn of_stat(stat: &str) -> Duration {
     // Behind the name, which is in brackets: state is field 3, utime 14, stime 15.
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
     let ticks: u64 = fields.skip(11).take(2).filter_map(|text| text.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks * 10)
+}
+
+/// Says which threads have worked, and how much.
+pub(crate) fn threads() {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return };
+    for task in tasks.flatten() {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        let spent = of_stat(&stat);
+        if let (Some((_, name)), true) = (stat.split_once('('), spent.as_millis() >= 50) {
+            let name = name.split(')').next().unwrap_or_default();
+            println!("{name:>18}: {} ms of CPU", spent.as_millis());
+        }
+    }
 }
 
 pub(crate) fn resident_mib() -> u64 {
