@@ -10,6 +10,7 @@
 mod acknowledge;
 mod bad_input;
 mod crash_points;
+mod demo;
 mod edges;
 mod examples;
 mod fair;
