@@ -10,7 +10,7 @@ use tidelock_file::inspect::Counted;
 use tidelock_file::{CommitSet, FileFooter, SetCoverage, SetFile};
 
 use super::findings::{FileFault, Findings, RangeKind};
-use super::sets::SetKey;
+use super::sets::{SetKey, set_of_name};
 
 /// How many broken sets are explained file by file.
 const EXPLAINED_SETS: usize = 1_000;
@@ -25,6 +25,10 @@ pub(super) struct Details {
     pub(super) sets: BTreeMap<SetKey, SetDetail>,
     /// Files that cover, or have rows of, a range that is wrong.
     pub(super) covering: BTreeMap<(TopicPartition, RangeKind), BTreeSet<String>>,
+    /// Offsets are missing: files with a name of ours that say nothing of
+    /// themselves may be where they are.
+    missing: bool,
+    pub(super) silent: BTreeSet<String>,
 }
 
 /// One commit set, file by file.
@@ -49,7 +53,8 @@ impl Details {
             .filter(|((_, kind), _)| covered(*kind))
             .map(|((partition, kind), found)| (partition.clone(), *kind, found.clone()))
             .collect();
-        Self { wanted, ranges, ..Self::default() }
+        let missing = findings.ranges.keys().any(|(_, kind)| *kind == RangeKind::Missing);
+        Self { wanted, ranges, missing, ..Self::default() }
     }
 
     /// A file's footer.
@@ -57,6 +62,13 @@ impl Details {
         if self.wanted.contains(&key) {
             let seen = SetFile { key: footer.key.clone(), rows: footer.rows };
             self.sets.entry(key).or_default().seen.push(seen);
+        }
+    }
+
+    /// A file without a footer.
+    pub(super) fn silent(&mut self, path: &str) {
+        if self.missing && self.silent.len() < NAMED_FILES && set_of_name(path).is_some() {
+            self.silent.insert(path.to_owned());
         }
     }
 

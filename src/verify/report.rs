@@ -62,6 +62,9 @@ pub(super) async fn report(
         let coverage = details.sets.get(&fault.set()).and_then(|detail| detail.coverage.as_ref());
         problems.push(file(context, path, fault, coverage));
     }
+    let named: BTreeSet<String> =
+        problems.iter().flat_map(|problem| problem.files.iter().cloned()).collect();
+    problems.extend(details.silent.difference(&named).map(|path| silent(context, path)));
     problems.sort_by_key(|problem| problem.kind);
     Ok((problems, unexplained))
 }
@@ -169,6 +172,21 @@ fn without_last(context: Context<'_>, key: SetKey, detail: &SetDetail) -> Proble
             counted(detail.seen.len() as u64, "file"),
             counted(rows, "row"),
         ),
+    }
+}
+
+/// A file whose sidecar is gone, while offsets are missing.
+fn silent(context: Context<'_>, path: &str) -> Problem {
+    let text = format!(
+        "{path} is there, and what it says about itself is gone; its offsets may be among the \
+         missing ones"
+    );
+    Problem {
+        kind: ProblemKind::UnreadableFile,
+        sink: context.sink.to_owned(),
+        files: vec![path.to_owned()],
+        offsets: Vec::new(),
+        text,
     }
 }
 

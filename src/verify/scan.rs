@@ -112,6 +112,7 @@ impl Scan {
                     self.foreign_rows(&entry, counted);
                 }
                 if lines {
+                    self.details.silent(&entry.path);
                     self.suspects.push(entry);
                 }
             }

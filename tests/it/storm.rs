@@ -19,7 +19,7 @@ use tidelock_storm::{
 };
 
 /// Whoever holds it has the machine, as far as storms go.
-fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static MACHINE: Mutex<()> = Mutex::new(());
     // A storm that failed is over, too.
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)

@@ -141,6 +141,27 @@ async fn a_sidecar_that_is_gone_is_no_missing_file() {
     assert_eq!(verdict.problems[0].files, std::slice::from_ref(sibling));
 }
 
+/// Of a set's only file, and of the one that tells about its set.
+#[tokio::test]
+async fn a_file_whose_sidecar_is_gone_is_named_beside_the_gap() {
+    for builder in [builder(Format::Json), builder(Format::Json).partition_by(["country"])] {
+        let mut lake = Lake::new(builder).await;
+        let files = lake.three().await;
+        let last = lake.last_of(&files[1]).await;
+        let sidecar = format!("_tidelock/pipe/footers/{last}.json");
+        let kept = lake.store.get(&sidecar).await.unwrap().unwrap();
+        lake.delete(&sidecar).await;
+        let verdict = lake.verify().await;
+        let kinds = kinds(&verdict);
+        assert_eq!(kinds[..2], [MissingOffsets, MissingOffsets], "{verdict}");
+        assert_eq!(offsets(&verdict, 0), ["0: 100..200"]);
+        let unreadable = kinds.iter().position(|kind| *kind == UnreadableFile).unwrap();
+        assert_eq!(verdict.problems[unreadable].files, [last]);
+        lake.store.put(&sidecar, kept).await.unwrap();
+        assert!(lake.verify().await.ok);
+    }
+}
+
 #[tokio::test]
 async fn a_cut_file_of_json_lines_is_named() {
     let mut lake = Lake::new(builder(Format::Json)).await;
