@@ -21,3 +21,4 @@ mod requests;
 mod runtime;
 mod storm;
 mod support;
+mod verify_at_size;
