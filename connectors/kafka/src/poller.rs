@@ -104,7 +104,8 @@ impl Budget {
         Self {
             channel: (memory / 4).max(1 << 20),
             open: (memory / 8).max(1 << 20),
-            batch: (memory / 16).clamp(256 << 10, 4 << 20),
+            // A quiet topic's batch waits for the one that a slow sink is at.
+            batch: (memory / 32).clamp(256 << 10, 4 << 20),
         }
     }
 }

@@ -12,12 +12,13 @@ use tidelock_json::sample::EventGenerator;
 /// How many waits make a table.
 pub(crate) const QUIET_MESSAGES: usize = 200;
 
+/// With batches that a fetch of one partition out of a thousand can hold.
 fn producer(brokers: &str) -> BaseProducer {
     ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("compression.type", "lz4")
-        .set("linger.ms", "20")
-        .set("batch.size", "200000")
+        .set("linger.ms", "5")
+        .set("batch.size", "65536")
         .set("queue.buffering.max.messages", "500000")
         .create()
         .expect("a producer")
