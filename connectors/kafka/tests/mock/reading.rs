@@ -179,6 +179,38 @@ async fn all_partitions_full_at_once_lose_nothing_and_go_on() {
     assert_eq!(member.rows.len(), 16_000);
 }
 
+/// A sink that is slower than the broker: all partitions have data waiting, and
+/// the figures say that they got the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_shares_of_waiting_partitions_show_in_the_figures() {
+    let cluster = Cluster::new("orders", 3);
+    let text = "x".repeat(300);
+    for number in 0..10_000 {
+        for partition in 0..3 {
+            cluster.send("orders", partition, &format!("{{\"id\":{number},\"text\":\"{text}\"}}"));
+        }
+    }
+    cluster.flush();
+    let source = cluster.source("shares").max_poll_records(20).build().expect("valid");
+    let fairness = source.fairness();
+    let mut member = Member::open_with(source, 8 << 20).await;
+    let assignment = member.assigned().await;
+    member.accept(assignment, false);
+    let begun = Instant::now();
+    while fairness.report().index.is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", fairness.report());
+        member.next().await.expect("no error");
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    let report = fairness.report();
+    assert!(report.index.is_some_and(|index| index > 0.95), "{report:?}");
+    for one in &report.partitions {
+        assert!((one.share - 1.0 / 3.0).abs() < 0.05, "{report:?}");
+        assert!(one.overtaken <= 2 * 20, "one turn of each other partition: {report:?}");
+        assert!(one.waiting > 0 && one.refetched_bytes == 0, "{report:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn next_is_cancel_safe() {
     let cluster = Cluster::new("orders", 1);
