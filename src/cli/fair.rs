@@ -94,7 +94,7 @@ mod kafka {
         }
         let index = match report.index.zip(report.lowest_index) {
             Some((index, lowest)) => format!("{index:.3}, {lowest:.3} at its lowest"),
-            None => "no two partitions had data waiting".to_owned(),
+            None => "no two partitions had data waiting for a whole second".to_owned(),
         };
         let mut rows = vec![("fairness".to_owned(), index)];
         let all = report.partitions.len();

@@ -76,10 +76,12 @@ impl Slot {
         self.astray = true;
     }
 
-    /// What is in its queue will be fetched again.
+    /// What is in its queue will be fetched again, unless it is behind the end.
     pub(crate) fn throw_away(&mut self) {
-        let waiting = self.queue.as_ref().map_or(0, Queue::len);
-        self.stats.throw_away(waiting);
+        if !self.track.is_done() {
+            let waiting = self.queue.as_ref().map_or(0, Queue::len);
+            self.stats.throw_away(waiting);
+        }
         self.stats.rest();
     }
 
