@@ -73,7 +73,7 @@ fn crash(job: &Job, way: &Way, point: &str, nth: u32, folder: &Path) {
         }
         let said = || std::fs::read_to_string(&log).unwrap_or_default();
         assert!(begun.elapsed() < LIMIT, "{point} was not come to:\n{}", said());
-        if way.rebalance && other.is_none() && said().contains("\"claimed\"") {
+        if way.rebalance && other.is_none() && said().contains("\"claimed partitions\"") {
             other = Some(job.spawn("run", &[]));
         }
         std::thread::sleep(Duration::from_millis(50));

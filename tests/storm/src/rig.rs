@@ -55,8 +55,8 @@ impl Program {
 pub struct Plan {
     /// Where all chance comes from.
     pub seed: u64,
-    /// The faults between worker and store; the proxies are there when this is
-    /// given, so that they can be asked for faults later.
+    /// The faults between worker and store; the proxy that makes them is there
+    /// when this is given, so that it can be asked for faults later.
     pub faults: Option<Rates>,
     /// Passed through to librdkafka.
     pub librdkafka: BTreeMap<String, String>,
