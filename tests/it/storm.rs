@@ -75,12 +75,17 @@ fn kills_stops_and_faults_lose_and_double_nothing() {
 /// What fencing is for, or else the storm above proves nothing.
 #[test]
 fn without_fencing_a_storm_doubles_rows() {
-    let mut plan = Plan::new(rand::random());
-    plan.unfenced = true;
     // What they do to each other stops some of them for good, so that after a
-    // while there is nobody left to be killed.
-    let Some(report) = rage(S3Kind::Versitygw, plan, 10, 1) else { return };
-    assert!(report.judgement.duplicates > 0, "{report}");
+    // while there is nobody left to be killed; and chance may spare a short one.
+    for _ in 0..4 {
+        let mut plan = Plan::new(rand::random());
+        plan.unfenced = true;
+        let Some(report) = rage(S3Kind::Versitygw, plan, 10, 1) else { return };
+        if report.judgement.duplicates > 0 {
+            return;
+        }
+    }
+    panic!("nothing is doubled without fencing: the storm proves nothing");
 }
 
 #[test]

@@ -12,6 +12,8 @@ use crate::worker::{Phase, Worker};
 
 /// How long after a storm everything may take to be in files (L1).
 const CALM: Duration = Duration::from_secs(300);
+/// How long the control gets, which may never come to rest.
+const UNFENCED: Duration = Duration::from_secs(30);
 /// How long a member may take to stop when asked to.
 const STOP: Duration = Duration::from_secs(120);
 /// Longer than anything here lasts.
@@ -189,7 +191,7 @@ impl<'a> Crew<'a> {
         }
         let committed = || self.rig.kafka.committed_offsets(&self.rig.topic, &self.rig.topic);
         let mut seen = committed()?;
-        while seen != ends && !(self.rig.plan.unfenced && begun.elapsed() > CALM / 4) {
+        while seen != ends && !(self.rig.plan.unfenced && begun.elapsed() > UNFENCED) {
             self.tend()?;
             if begun.elapsed() > CALM {
                 let text = format!("after {CALM:?} of calm {seen:?} of {ends:?} is committed");

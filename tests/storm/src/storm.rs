@@ -236,7 +236,7 @@ impl<'a> Storm<'a> {
         // Zombies are what fencing is for: the control has more of them.
         let stops = if self.unfenced { 0.5 } else { 0.2 };
         if self.random.random_bool(stops) {
-            self.stop();
+            self.stop()?;
         } else if self.random.random_bool(0.15) {
             if self.crew.invite()? {
                 self.report.rebalances += 1;
@@ -248,16 +248,23 @@ impl<'a> Storm<'a> {
         Ok(())
     }
 
-    /// Stops a random worker for longer than the group waits.
-    fn stop(&mut self) {
+    /// Stops a random worker for longer than the group waits; half of the time
+    /// with files in its hands that others will write, too. The control has no
+    /// other zombies: they are what it is for.
+    fn stop(&mut self) -> Result<()> {
         let time = SESSION_TIMEOUT + self.millis(300..2_500);
         let place = self.random.random_range(0..MEMBERS);
+        let laden = self.random.random_bool(0.5) || self.unfenced;
         if let Some(worker) = self.crew.member(place)
             && worker.stopped_until.is_none()
         {
-            worker.stop_for(time);
+            match laden {
+                true => worker.stop_in(Phase::Prepare, AIM, time)?,
+                false => worker.stop_for(time),
+            }
             self.report.stops += 1;
         }
+        Ok(())
     }
 
     /// Kills a random worker that is in business, in the phase that was hit

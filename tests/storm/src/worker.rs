@@ -220,6 +220,28 @@ impl Worker {
     /// # Errors
     /// When the system refuses.
     pub fn kill_in(&mut self, wanted: Phase, limit: Duration, after: Duration) -> Result<Phase> {
+        self.aim(wanted, limit, after)?;
+        self.peak_mib();
+        self.signal(Signal::SIGKILL);
+        self.child.wait().map_err(io)?;
+        self.phases.poll();
+        Ok(self.phases.hit(wanted))
+    }
+
+    /// Stops it for a while in the wanted phase, or in any when that one does not
+    /// come in time.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn stop_in(&mut self, wanted: Phase, limit: Duration, time: Duration) -> Result<()> {
+        self.aim(wanted, limit, Duration::ZERO)?;
+        self.stop_for(time);
+        Ok(())
+    }
+
+    /// Waits for the wanted phase and stops it there; it goes on when that one
+    /// does not come in time.
+    fn aim(&mut self, wanted: Phase, limit: Duration, after: Duration) -> Result<()> {
         let end = Instant::now() + limit;
         while Instant::now() < end && self.ended()?.is_none() {
             self.phases.poll();
@@ -235,11 +257,7 @@ impl Worker {
             }
             crate::pause(WATCH);
         }
-        self.peak_mib();
-        self.signal(Signal::SIGKILL);
-        self.child.wait().map_err(io)?;
-        self.phases.poll();
-        Ok(self.phases.hit(wanted))
+        Ok(())
     }
 
     /// Asks it to stop.
