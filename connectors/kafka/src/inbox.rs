@@ -30,6 +30,10 @@ impl Inbox {
         self.items.push_back(item);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// The next item to deliver.
     pub(crate) fn pop(&mut self) -> Option<Item> {
         let index = self.choose();

@@ -46,6 +46,10 @@ impl KafkaReader {
         }
     }
 
+    fn has_more(&self) -> bool {
+        !(self.events.is_empty() && self.inbox.is_empty())
+    }
+
     /// Why the thread is no longer there.
     fn gone(&mut self) -> Error {
         let ended = Error::new(ErrorKind::Other, "the consumer thread has ended");
@@ -91,7 +95,7 @@ impl SourceReader for KafkaReader {
             match item.event {
                 // Whatever is behind it is newer: after a long outage nobody
                 // should have to hear of every attempt before the good news.
-                Err(error) if error.is_retryable() && !self.events.is_empty() => {
+                Err(error) if error.is_retryable() && self.has_more() => {
                     tracing::debug!(%error, "no longer the newest");
                 }
                 event => return event,
