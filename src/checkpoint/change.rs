@@ -44,6 +44,9 @@ pub struct Claim {
     pub sinks: BTreeSet<String>,
     /// The bounded run to join, or to begin when none is under way.
     pub run: Option<String>,
+    /// Where every partition of the source ends, if the run begins with this.
+    /// Some may not be ours, or belong to a member that is dead.
+    pub ends: BTreeMap<TopicPartition, i64>,
     /// A claim of this incarnation has landed before, so that it may have
     /// staged something. If it is dead by now it stays dead.
     pub claimed_before: bool,
@@ -231,8 +234,9 @@ fn apply_claim(record: &mut Record, us: Incarnation, claim: &Claim) -> Result<()
         claim_partition(record, us, claimed);
     }
     if let Some(id) = &claim.run {
-        let run =
-            record.run.get_or_insert_with(|| BoundedRun { id: id.clone(), ends: BTreeMap::new() });
+        let run = record
+            .run
+            .get_or_insert_with(|| BoundedRun { id: id.clone(), ends: claim.ends.clone() });
         for claimed in &claim.partitions {
             run.ends.entry(claimed.partition.clone()).or_insert(claimed.end);
         }

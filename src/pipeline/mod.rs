@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tidelock_connector::{Error, ErrorKind, Guarantee, Result};
+use tidelock_connector::{Error, ErrorKind, Guarantee, Offsets, Result};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -76,14 +76,24 @@ impl Pipeline {
         let record =
             start::patiently(&stop, || async { Ok(self.open_and_check().await?.0) }).await?;
         let Some(record) = record else { return Ok(self.progress.report()) };
+        let ends = match self.config.until_end {
+            true => start::patiently(&stop, || self.config.source.ends()).await?,
+            false => Some(Offsets::new()),
+        };
+        let Some(ends) = ends else { return Ok(self.progress.report()) };
         let (swaps, swap_loop) = Swaps::new(record, &self.config.name, self.config.settings.seed);
         let swap_loop = tokio::spawn(swap_loop.run());
-        let result = self.run_workers(swaps, stop).await;
+        let result = self.run_workers(swaps, ends, stop).await;
         swap_loop.abort();
         result.map(|()| self.progress.report())
     }
 
-    async fn run_workers(&self, swaps: Swaps, stop: CancellationToken) -> Result<()> {
+    async fn run_workers(
+        &self,
+        swaps: Swaps,
+        ends: Offsets,
+        stop: CancellationToken,
+    ) -> Result<()> {
         let parts = &self.config;
         let committers = parts
             .sinks
@@ -108,6 +118,7 @@ impl Pipeline {
             progress: Arc::clone(&self.progress),
             stop: stop.clone(),
             run: parts.until_end.then(|| lives.next().to_string()),
+            ends,
             durable: parts.state != State::None,
             lives,
         });

@@ -189,6 +189,7 @@ fn plan_all(
         partitions: Vec::with_capacity(partitions.len()),
         sinks: shared.sinks.iter().map(|(route, _)| route.name.to_string()).collect(),
         run: shared.run.clone(),
+        ends: shared.ends.clone(),
         claimed_before: false,
     };
     for assigned in partitions {

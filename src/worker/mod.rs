@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use tidelock_connector::{
     AssignedPartition, Assignment, Error, ErrorKind, Event, Identity, Incarnation, OffsetCommitter,
-    Result, Sink, Source, SourceContext, SourceReader, Start, TopicPartition, Transform,
+    Offsets, Result, Sink, Source, SourceContext, SourceReader, Start, TopicPartition, Transform,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     /// The id that a bounded run gets if this process begins it.
     pub(crate) run: Option<String>,
+    /// And where it ends.
+    pub(crate) ends: Offsets,
     /// Whether the record outlives the process.
     pub(crate) durable: bool,
     /// Where new incarnations come from.

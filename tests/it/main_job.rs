@@ -1,8 +1,10 @@
 //! Kafka topics land as Parquet: the main job, on real services.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::support::{
     Job, Target, append, assert_exactly_once, files, open, pipeline, read_parquet, topic, until,
@@ -104,6 +106,43 @@ fn kills_at_random_moments_lose_and_double_nothing() {
     job.ok("verify", &[]);
     assert_exactly_once(&read_parquet(&target), &ends);
     assert_eq!(kafka.client().committed_offsets(&topic, &topic).unwrap(), ends);
+}
+
+/// A bounded run is about all partitions, not only about those that it was
+/// given while another member, which may be dead, holds the rest.
+#[test]
+fn a_bounded_run_waits_for_what_another_member_holds() {
+    let Some(kafka) = tidelock_services::kafka() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let target = Target::Folder(folder.path().to_owned());
+    let topic = topic(kafka, "held", 4, 4_000);
+    let job = Job::new(&pipeline(kafka, &topic, &target, ""), None);
+    let mut config = kafka.client().config();
+    config.set("group.id", &topic).set("partition.assignment.strategy", "cooperative-sticky");
+    let holder: BaseConsumer = config.create().unwrap();
+    holder.subscribe(&[&topic]).unwrap();
+    let holds = |count: usize| {
+        until("an assignment", Duration::from_secs(60), || {
+            let _ = holder.poll(Duration::from_millis(10));
+            holder.assignment().is_ok_and(|list| list.count() == count)
+        });
+    };
+    holds(4);
+    let mut bounded = job.spawn("run", &["--until-end"]);
+    holds(2);
+    until("half of the rows", Duration::from_secs(60), || {
+        let _ = holder.poll(Duration::from_millis(10));
+        read_parquet(&target).values().map(BTreeMap::len).sum::<usize>() == 2_000
+    });
+    let later = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < later {
+        let _ = holder.poll(Duration::from_millis(100));
+        assert!(bounded.0.try_wait().unwrap().is_none(), "it ended with half of the partitions");
+    }
+    drop(holder);
+    assert!(bounded.0.wait().unwrap().success());
+    assert_exactly_once(&read_parquet(&target), &kafka.client().end_offsets(&topic).unwrap());
+    job.ok("verify", &[]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use crate::{Batch, Coverage, Result, Stream, TopicPartition};
+use crate::{Batch, Coverage, Offsets, Result, Stream, TopicPartition};
 
 /// A place that records come from; the configuration of a connector.
 #[async_trait]
@@ -39,6 +39,17 @@ pub trait Source: Send + Sync {
     /// denied, no such topic.
     async fn check(&self) -> Result<Vec<String>> {
         Ok(Vec::new())
+    }
+
+    /// Where every partition ends now that readers will be given some time,
+    /// exclusive. A bounded run is over when all of them have got that far,
+    /// whoever reads them; without an answer it is over when the partitions
+    /// that somebody was given have.
+    ///
+    /// # Errors
+    /// A retryable one is asked again.
+    async fn ends(&self) -> Result<Offsets> {
+        Ok(Offsets::new())
     }
 
     /// The streams that are known before the first record is read. Sinks and

@@ -6,7 +6,8 @@ use std::thread;
 
 use rdkafka::consumer::Consumer as _;
 use tidelock_connector::{
-    Error, ErrorKind, Identity, OpenSource, Result, Source, SourceContext, Stream, async_trait,
+    Error, ErrorKind, Identity, Offsets, OpenSource, Result, Source, SourceContext, Stream,
+    async_trait,
 };
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -14,7 +15,7 @@ use crate::admin::GroupAdmin;
 use crate::builder::KafkaSourceBuilder;
 use crate::client::{self, Limits};
 use crate::commit::KafkaCommitter;
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, StartAt};
 use crate::context::{Consumer, Notes};
 use crate::errors;
 use crate::fairness::Fairness;
@@ -82,6 +83,11 @@ impl Source for KafkaSource {
     async fn check(&self) -> Result<Vec<String>> {
         let settings = Arc::clone(&self.settings);
         blocking(move || check(&settings)).await
+    }
+
+    async fn ends(&self) -> Result<Offsets> {
+        let partitions = self.admin().partitions(StartAt::Latest).await?;
+        Ok(partitions.into_iter().map(|one| (one.partition, one.end)).collect())
     }
 
     fn streams(&self) -> Vec<Arc<Stream>> {
