@@ -234,6 +234,10 @@ fn apply_claim(record: &mut Record, us: Incarnation, claim: &Claim) -> Result<()
         claim_partition(record, us, claimed);
     }
     if let Some(id) = &claim.run {
+        // Whoever finished it died before it could strike it out.
+        if record.run.is_some() && record.run_is_done() {
+            record.run = None;
+        }
         let run = record
             .run
             .get_or_insert_with(|| BoundedRun { id: id.clone(), ends: claim.ends.clone() });
@@ -322,4 +326,46 @@ fn forget_the_dead(record: &mut Record, but: Incarnation) {
     alive.extend(record.pending.iter().map(|set| set.id.incarnation));
     alive.insert(but);
     record.incarnations.retain(|incarnation, _| alive.contains(incarnation));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: Incarnation = Incarnation::from_u128(1);
+
+    fn claim(run: &str, seen_epoch: Option<u64>, end: i64) -> Change {
+        let partition = TopicPartition::new("orders", 0);
+        let sinks: BTreeSet<_> = ["lake".to_owned()].into();
+        let claimed = ClaimedPartition {
+            partition: partition.clone(),
+            topic_id: None,
+            seen_epoch,
+            sinks: sinks.clone(),
+            start: 0,
+            rewind_to: None,
+            end,
+        };
+        Change::Claim(Claim {
+            partitions: vec![claimed],
+            sinks,
+            run: Some(run.to_owned()),
+            ends: [(partition, end)].into(),
+            ..Claim::default()
+        })
+    }
+
+    #[test]
+    fn a_bounded_run_is_joined_until_it_is_done() {
+        let mut record = Record::new("p");
+        let run = |record: &Record| record.run.as_ref().map(|run| run.id.clone());
+        apply(&mut record, US, 1, &claim("first", None, 5)).expect("applies");
+        apply(&mut record, US, 2, &claim("second", Some(1), 9)).expect("applies");
+        assert_eq!(run(&record).as_deref(), Some("first"), "it is under way");
+        let state = record.partition_mut(&TopicPartition::new("orders", 0)).expect("claimed");
+        state.cursors.values_mut().for_each(|cursor| cursor.next = 5);
+        apply(&mut record, US, 3, &claim("third", Some(2), 9)).expect("applies");
+        assert_eq!(run(&record).as_deref(), Some("third"), "the first was done and left behind");
+        assert_eq!(record.run.expect("a run").ends.into_values().collect::<Vec<_>>(), [9]);
+    }
 }
