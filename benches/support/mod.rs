@@ -317,7 +317,7 @@ pub(crate) fn pipeline(
     bucket: &str,
 ) -> String {
     let checkpoint = match interval {
-        "none" => "interval = \"24h\"\nbytes = \"1TiB\"".to_owned(),
+        "none" => "interval = \"24h\"\nbytes = \"1000GB\"".to_owned(),
         interval => format!("interval = \"{interval}\""),
     };
     let endpoint = s3.endpoint();
