@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
+use rdkafka::error::KafkaError;
 use rdkafka::metadata::MetadataBroker;
 use rdkafka::{Offset, TopicPartitionList};
 use tidelock_connector::{
@@ -117,10 +118,8 @@ impl Asker {
                 }
                 Ok(found) => return Some(found),
                 Err(error) => {
-                    // What the group has assigned is there, whatever librdkafka
-                    // has not heard of yet.
-                    let unheard = error.kind() == ErrorKind::NotFound && Instant::now() < believed;
-                    let retry = error.is_retryable() || unheard;
+                    let gone = error.kind() == ErrorKind::NotFound && Instant::now() >= believed;
+                    let retry = error.is_retryable() && !gone;
                     self.outbox.error(error.retryable(retry));
                     if !retry {
                         return None;
@@ -137,7 +136,8 @@ fn ends_early(assigned: &AssignedPartition) -> bool {
     assigned.committed.as_ref().is_some_and(|committed| committed.offset > assigned.end)
 }
 
-/// Asks once about all partitions.
+/// Asks once about all partitions, which the group or the metadata has named:
+/// that one is not there may be tried again, for as long as the caller likes.
 pub(crate) fn look_up(
     consumer: &Consumer,
     start: &StartAt,
@@ -179,6 +179,14 @@ pub(crate) fn look_up(
         .collect())
 }
 
+/// Whoever has restarted, or has just become the leader, may not have heard of a
+/// partition that is there.
+fn failed(doing: &str, error: KafkaError) -> Error {
+    let error = errors::failed(doing, error);
+    let retry = error.is_retryable() || error.kind() == ErrorKind::NotFound;
+    error.retryable(retry)
+}
+
 fn list_of(partitions: &[TopicPartition], offset: Offset) -> Result<TopicPartitionList> {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
@@ -198,14 +206,14 @@ fn at_times(
     let doing = "asking for the offsets of the partitions";
     let answer = consumer
         .offsets_for_times(list_of(partitions, time)?, TIMEOUT)
-        .map_err(|error| errors::failed(doing, error))?;
+        .map_err(|error| failed(doing, error))?;
     partitions
         .iter()
         .map(|partition| {
             let element = answer
                 .find_partition(&partition.topic, partition.partition)
                 .ok_or_else(|| Error::new(ErrorKind::Unavailable, doing).at(partition))?;
-            element.error().map_err(|error| errors::failed(doing, error).at(partition))?;
+            element.error().map_err(|error| failed(doing, error).at(partition))?;
             match element.offset() {
                 Offset::Offset(offset) => Ok(Some(offset)),
                 // Nothing of that time or later.
@@ -223,10 +231,10 @@ fn committed(
     let doing = "asking for the committed offsets";
     let answer = consumer
         .committed_offsets(list_of(partitions, Offset::Invalid)?, TIMEOUT)
-        .map_err(|error| errors::failed(doing, error))?;
+        .map_err(|error| failed(doing, error))?;
     let mut all = BTreeMap::new();
     for (element, hint) in answer.elements().iter().zip(ffi::commit_metadata(&answer)) {
-        element.error().map_err(|error| errors::failed(doing, error))?;
+        element.error().map_err(|error| failed(doing, error))?;
         if let Offset::Offset(offset) = element.offset() {
             let partition = TopicPartition::new(element.topic(), element.partition());
             all.insert(partition, CommittedOffset { offset, hint });

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tidelock_connector::{ErrorKind, Event, Source, SourceContext};
 use tidelock_kafka::{Json, KafkaSource, OnBadRecord};
 
@@ -71,6 +72,22 @@ async fn check_says_what_is_there_and_what_is_missing() {
 
     let source = cluster.source("check").topics(["^ord.*"]).build().expect("valid");
     assert_eq!(source.check().await.expect("all is well")[0], "orders: 4 partitions");
+}
+
+/// What the metadata names is there, whatever a broker says that has just
+/// restarted: a run that pins its ends must not end with that.
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_are_asked_for_again_where_a_partition_is_not_heard_of_yet() {
+    let cluster = Cluster::new("orders", 2);
+    cluster.send_events(0, 0..7);
+    let source = cluster.source("ends").build().expect("valid");
+    let unheard = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART];
+    cluster.mock.request_errors(RDKafkaApiKey::ListOffsets, &unheard);
+    let error = source.ends().await.expect_err("the broker has not heard of them");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.is_retryable(), "{error}");
+    let ends = source.ends().await.expect("by now it has");
+    assert_eq!(ends, [(tp(0), 7), (tp(1), 0)].into());
 }
 
 #[tokio::test(flavor = "multi_thread")]
