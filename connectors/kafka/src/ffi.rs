@@ -261,6 +261,34 @@ impl<T> Drop for Owned<'_, T> {
     }
 }
 
+/// How an admin request is made: how long it may take, and whom it goes to
+/// unless librdkafka is to find that out.
+///
+/// # Safety
+/// The client is alive for `'a`.
+unsafe fn admin_options<'a>(
+    client: *mut sys::rd_kafka_t,
+    operation: sys::rd_kafka_admin_op_t,
+    timeout_ms: i32,
+    broker: Option<i32>,
+) -> Option<Owned<'a, sys::rd_kafka_AdminOptions_t>> {
+    let mut text: [c_char; 256] = [0; 256];
+    let (text, room) = (text.as_mut_ptr(), text.len());
+    // SAFETY: the client is alive; the options are owned with their destructor,
+    // and `text` is only written to during the calls.
+    unsafe {
+        let options = Owned::new(
+            sys::rd_kafka_AdminOptions_new(client, operation),
+            sys::rd_kafka_AdminOptions_destroy,
+        )?;
+        sys::rd_kafka_AdminOptions_set_request_timeout(options.get(), timeout_ms, text, room);
+        if let Some(broker) = broker {
+            sys::rd_kafka_AdminOptions_set_broker(options.get(), broker, text, room);
+        }
+        Some(options)
+    }
+}
+
 /// The ids of topics, by name; none for a topic that has none, and nothing at
 /// all where the broker does not answer in time.
 pub(crate) fn topic_ids<C: ConsumerContext>(
@@ -282,23 +310,10 @@ pub(crate) fn topic_ids<C: ConsumerContext>(
             sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()),
             sys::rd_kafka_TopicCollection_destroy,
         )?;
-        let options = Owned::new(
-            sys::rd_kafka_AdminOptions_new(
-                client,
-                sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
-            ),
-            sys::rd_kafka_AdminOptions_destroy,
-        )?;
-        let mut text: [c_char; 256] = [0; 256];
-        sys::rd_kafka_AdminOptions_set_request_timeout(
-            options.get(),
-            timeout_ms,
-            text.as_mut_ptr(),
-            text.len(),
-        );
+        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
         // Any broker can tell; otherwise librdkafka looks for the controller,
         // which a consumer often does not know.
-        sys::rd_kafka_AdminOptions_set_broker(options.get(), broker, text.as_mut_ptr(), text.len());
+        let options = admin_options(client, operation, timeout_ms, Some(broker))?;
         sys::rd_kafka_DescribeTopics(client, collection.get(), options.get(), queue.get());
         let event = Owned::new(
             sys::rd_kafka_queue_poll(queue.get(), timeout_ms),
@@ -332,17 +347,7 @@ pub(crate) fn group_members<C: ConsumerContext>(
     unsafe {
         let queue = Owned::new(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy)?;
         let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-        let options = Owned::new(
-            sys::rd_kafka_AdminOptions_new(client, operation),
-            sys::rd_kafka_AdminOptions_destroy,
-        )?;
-        let mut text: [c_char; 256] = [0; 256];
-        sys::rd_kafka_AdminOptions_set_request_timeout(
-            options.get(),
-            timeout_ms,
-            text.as_mut_ptr(),
-            text.len(),
-        );
+        let options = admin_options(client, operation, timeout_ms, None)?;
         sys::rd_kafka_DescribeConsumerGroups(
             client,
             names.as_mut_ptr(),
