@@ -4,14 +4,12 @@
 //! awaited in between: that is what makes `next` cancel safe.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::FutureExt;
+use tidelock_connector::testing::Asked;
 use tidelock_connector::{
     AssignedPartition, Assignment, Batch, CommittedOffsets, Coverage, Error, ErrorKind, Event,
     Identity, OffsetCommitter, OpenSource, Result, Revocation, Source, SourceContext, SourceReader,
@@ -52,7 +50,7 @@ impl Source for ProcessSource {
             member,
             owned: BTreeSet::new(),
             positions: BTreeMap::new(),
-            asked: Vec::new(),
+            asked: Asked::default(),
             leaving: None,
             ready: None,
         };
@@ -72,7 +70,7 @@ struct Reader {
     /// What this member believes to own.
     owned: BTreeSet<i32>,
     positions: BTreeMap<i32, Position>,
-    asked: Vec<Asked>,
+    asked: Asked,
     leaving: Option<Leaving>,
     /// When the next batch may come.
     ready: Option<Instant>,
@@ -84,42 +82,11 @@ struct Position {
     end: i64,
 }
 
-/// An assignment that was not acted upon yet.
-struct Asked {
-    partitions: BTreeSet<i32>,
-    reply: oneshot::Receiver<Vec<Start>>,
-    /// Empty when the assignment was dropped without an answer.
-    answer: Option<Vec<Start>>,
-}
-
-impl Asked {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.answer.is_none() {
-            let answer = std::task::ready!(self.reply.poll_unpin(cx));
-            self.answer = Some(answer.unwrap_or_default());
-        }
-        Poll::Ready(())
-    }
-}
-
 /// A revocation under way.
 struct Leaving {
     partitions: Vec<i32>,
     done: oneshot::Receiver<()>,
     deadline: Instant,
-}
-
-async fn any_answer(asked: &mut [Asked]) {
-    poll_fn(|cx| {
-        let mut any = Poll::Pending;
-        for asked in asked.iter_mut() {
-            if asked.poll(cx).is_ready() {
-                any = Poll::Ready(());
-            }
-        }
-        any
-    })
-    .await;
 }
 
 #[async_trait]
@@ -143,7 +110,8 @@ impl SourceReader for Reader {
             let world = Arc::clone(&self.world);
             let event = {
                 let mut state = world.lock();
-                self.take_answers(&mut state);
+                let starts = self.asked.take();
+                self.start(&mut state, &starts);
                 self.step(&mut state)?
             };
             if let Some(event) = event {
@@ -152,7 +120,7 @@ impl SourceReader for Reader {
             tokio::select! {
                 biased;
                 () = change => {}
-                () = any_answer(&mut self.asked) => {}
+                () = self.asked.answered() => {}
                 () = sleep(IDLE_AFTER) => return Ok(Event::Idle),
             }
         }
@@ -197,29 +165,13 @@ impl Reader {
         }
     }
 
-    fn take_answers(&mut self, state: &mut State) {
-        let mut cx = Context::from_waker(Waker::noop());
-        for mut asked in std::mem::take(&mut self.asked) {
-            if asked.poll(&mut cx).is_pending() {
-                self.asked.push(asked);
-                continue;
-            }
-            let mut starts = asked.answer.unwrap_or_default();
-            starts.retain(|start| asked.partitions.contains(&start.partition.partition));
-            self.start(state, &starts);
-        }
-    }
-
     /// Forgets partitions on this side.
     fn forget(&mut self, partitions: &[i32]) {
         for partition in partitions {
             self.owned.remove(partition);
             self.positions.remove(partition);
-            for asked in &mut self.asked {
-                asked.partitions.remove(partition);
-            }
+            self.asked.forget(&tp(*partition));
         }
-        self.asked.retain(|asked| !asked.partitions.is_empty());
     }
 
     /// Gives up what was being revoked.
@@ -360,12 +312,7 @@ impl Reader {
             });
         }
         state.step(self.pid, format_args!("{member} is assigned {free:?}"));
-        let (reply, answer) = oneshot::channel();
-        self.asked.push(Asked {
-            partitions: free.into_iter().collect(),
-            reply: answer,
-            answer: None,
-        });
+        let reply = self.asked.add(free.into_iter().map(tp));
         let identity = Identity { cluster: Some("c".to_owned()), group: Some("g".to_owned()) };
         Some(Event::Assigned(Assignment { partitions, identity, reply }))
     }

@@ -4,15 +4,13 @@
 //! awaited in between: that is what makes `next` cancel safe.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
-use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::asked::Asked;
 use super::group::MemberId;
 use super::log::{Found, Gather};
 use super::memory_log::{MemoryLog, State};
@@ -27,7 +25,7 @@ pub(super) struct MemoryReader {
     member: MemberId,
     owned: BTreeSet<TopicPartition>,
     positions: BTreeMap<TopicPartition, Position>,
-    asked: Vec<Asked>,
+    asked: Asked,
     leaving: Option<Leaving>,
     /// When the next batch may come, if batches are slow.
     ready: Option<Instant>,
@@ -38,24 +36,6 @@ pub(super) struct MemoryReader {
 struct Position {
     next: i64,
     end: Option<i64>,
-}
-
-/// An assignment whose answer was not acted upon yet.
-struct Asked {
-    partitions: BTreeSet<TopicPartition>,
-    reply: oneshot::Receiver<Vec<Start>>,
-    /// Empty when the assignment was dropped without an answer.
-    answer: Option<Vec<Start>>,
-}
-
-impl Asked {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.answer.is_none() {
-            let answer = std::task::ready!(self.reply.poll_unpin(cx));
-            self.answer = Some(answer.unwrap_or_default());
-        }
-        Poll::Ready(())
-    }
 }
 
 /// A revocation under way.
@@ -81,7 +61,8 @@ impl SourceReader for MemoryReader {
             let idle_after = {
                 let shared = Arc::clone(&self.log.shared);
                 let mut state = super::lock(&shared.state);
-                self.take_answers();
+                let starts = self.asked.take();
+                self.start(&starts);
                 state.faults.read()?;
                 if let Some(event) = self.step(&mut state)? {
                     let delay = state.settings.delay;
@@ -94,7 +75,7 @@ impl SourceReader for MemoryReader {
             tokio::select! {
                 // The sender lives as long as the log, which we hold.
                 _ = changed.changed() => {}
-                () = any_answer(asked) => {}
+                () = asked.answered() => {}
                 () = sleep(idle_after) => return Ok(Event::Idle),
             }
         }
@@ -108,20 +89,6 @@ impl SourceReader for MemoryReader {
     }
 }
 
-/// Returns when some assignment was answered or given up.
-async fn any_answer(asked: &mut [Asked]) {
-    poll_fn(|cx| {
-        let mut any = Poll::Pending;
-        for asked in asked.iter_mut() {
-            if asked.poll(cx).is_ready() {
-                any = Poll::Ready(());
-            }
-        }
-        any
-    })
-    .await;
-}
-
 impl MemoryReader {
     pub(super) fn new(log: MemoryLog, member: MemberId) -> Self {
         Self {
@@ -130,7 +97,7 @@ impl MemoryReader {
             member,
             owned: BTreeSet::new(),
             positions: BTreeMap::new(),
-            asked: Vec::new(),
+            asked: Asked::default(),
             leaving: None,
             ready: None,
             turn: 0,
@@ -144,29 +111,13 @@ impl MemoryReader {
         }
     }
 
-    fn take_answers(&mut self) {
-        let mut cx = Context::from_waker(Waker::noop());
-        for mut asked in std::mem::take(&mut self.asked) {
-            if asked.poll(&mut cx).is_pending() {
-                self.asked.push(asked);
-                continue;
-            }
-            let mut starts = asked.answer.unwrap_or_default();
-            starts.retain(|start| asked.partitions.contains(&start.partition));
-            self.start(&starts);
-        }
-    }
-
     /// Forgets partitions on this side.
     fn forget(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             self.owned.remove(partition);
             self.positions.remove(partition);
-            for asked in &mut self.asked {
-                asked.partitions.remove(partition);
-            }
+            self.asked.forget(partition);
         }
-        self.asked.retain(|asked| !asked.partitions.is_empty());
     }
 
     /// Gives up what was being revoked.
@@ -257,9 +208,8 @@ impl MemoryReader {
             group.owner.insert(assigned.partition.clone(), self.member);
             self.owned.insert(assigned.partition.clone());
         }
-        let (reply, answer) = oneshot::channel();
-        let names = partitions.iter().map(|assigned| assigned.partition.clone()).collect();
-        self.asked.push(Asked { partitions: names, reply: answer, answer: None });
+        let names = partitions.iter().map(|assigned| assigned.partition.clone());
+        let reply = self.asked.add(names);
         let identity = Identity {
             cluster: Some(settings.cluster.clone()),
             group: Some(settings.group_id.clone()),
@@ -344,8 +294,6 @@ impl MemoryReader {
     /// Notes which partitions are done, and says whether all of them are.
     fn finish(&self, state: &mut State) -> bool {
         let State { log, group, settings, .. } = state;
-        let unanswered: BTreeSet<_> =
-            self.asked.iter().flat_map(|asked| &asked.partitions).collect();
         for partition in &self.owned {
             if group.owner.get(partition) != Some(&self.member) {
                 continue;
@@ -353,7 +301,7 @@ impl MemoryReader {
             // What is unread, and will not be read unless somebody seeks, is
             // nothing to wait for.
             let done = self.positions.get(partition).map_or_else(
-                || !unanswered.contains(partition),
+                || !self.asked.awaits(partition),
                 |at| at.next >= at.end.unwrap_or(i64::MAX).min(log.get(partition).end),
             );
             if done {

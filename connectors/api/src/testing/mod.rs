@@ -6,11 +6,13 @@
 //! | [`MemorySink`], steered by [`MemoryFiles`] | an exactly-once sink in two phases, with faults |
 //! | [`CollectSink`] | an at-least-once sink that keeps what it got |
 //! | [`faulty`] | seeded wrappers that make calls fail, before or after they happened |
+//! | [`Asked`] | what a reader of your own waits for between an assignment and its answer |
 //! | [`conformance`] | the contracts of the API as tests, for every connector |
 //!
 //! None of them does I/O: two runs differ only by what tokio's scheduler and a
 //! seed make of them.
 
+mod asked;
 mod collect;
 pub mod conformance;
 pub mod faulty;
@@ -22,6 +24,7 @@ mod memory_reader;
 mod memory_sink;
 mod memory_source;
 
+pub use asked::Asked;
 pub use collect::CollectSink;
 pub use group::{Handover, MemberId};
 pub use log::{OFFSET, PARTITION, TOPIC, coordinates, default_schema};
