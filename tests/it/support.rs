@@ -13,17 +13,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tidelock::connector::arrow::array::AsArray;
 use tidelock::connector::arrow::datatypes::{Int32Type, Int64Type};
 use tidelock::store::{Store, StoreConfig};
-use tidelock_json::sample::EventGenerator;
+use tidelock_json::sample::{COLUMNS, EventGenerator};
 use tidelock_services::{Kafka, S3};
-
-/// The columns of the sample events as a pipeline file declares them.
-pub(crate) const SCHEMA: &str = r#"[
-    { name = "id", type = "utf8" }, { name = "ts", type = "timestamp(us, UTC)" },
-    { name = "user", type = "utf8" }, { name = "country", type = "utf8" },
-    { name = "amount", type = "float64" }, { name = "quantity", type = "int32" },
-    { name = "geo", type = "struct", fields = [ { name = "lat", type = "float64" }, { name = "lon", type = "float64" } ] },
-    { name = "tags", type = "list", item = { type = "utf8" } },
-]"#;
 
 /// Where a test's files go.
 #[derive(Clone)]
@@ -181,7 +172,7 @@ brokers = "{brokers}"
 topics = ["{topic}"]
 start = "earliest"
 session_timeout = "6s"
-format = {{ type = "json", schema = {SCHEMA} }}
+format = {{ type = "json", schema = {COLUMNS} }}
 [checkpoint]
 interval = "1s"
 [[sink]]

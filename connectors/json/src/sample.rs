@@ -117,6 +117,18 @@ fn timestamp(ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", rest % 1_000)
 }
 
+/// The columns of the events, as a pipeline file declares them.
+pub const COLUMNS: &str = r#"[
+    { name = "id", type = "utf8", nullable = false },
+    { name = "ts", type = "timestamp(us, UTC)", nullable = false },
+    { name = "user", type = "utf8", nullable = false },
+    { name = "country", type = "utf8" },
+    { name = "amount", type = "float64" },
+    { name = "quantity", type = "int32" },
+    { name = "geo", type = "struct", fields = [{ name = "lat", type = "float64" }, { name = "lon", type = "float64" }] },
+    { name = "tags", type = "list", item = { type = "utf8" } },
+]"#;
+
 /// The columns of the events.
 pub fn columns() -> Vec<ColumnSpec> {
     vec![
@@ -159,6 +171,8 @@ fn column(name: &str, type_name: &str, nullable: bool) -> ColumnSpec {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::{JsonDecoder, JsonOptions};
 
@@ -190,6 +204,13 @@ mod tests {
         assert_eq!(batch.num_rows(), 10_000);
         assert!(batch.columns().iter().all(|column| column.null_count() == 0));
         assert!((225..240).contains(&(bytes / 10_000)), "{bytes}");
+    }
+
+    #[test]
+    fn a_pipeline_file_declares_the_same_columns() {
+        let text = format!("columns = {COLUMNS}");
+        let mut read: BTreeMap<String, Vec<ColumnSpec>> = toml::from_str(&text).unwrap();
+        assert_eq!(read.remove("columns"), Some(columns()));
     }
 
     #[test]

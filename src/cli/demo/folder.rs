@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tidelock_connector::{Error, Result};
-use tidelock_json::{ColumnSpec, ItemSpec, sample};
+use tidelock_json::sample;
 
 pub(super) const TOPIC: &str = "shop-events";
 pub(super) const PIPELINE: &str = "shop-events-to-parquet";
@@ -68,8 +68,7 @@ impl Folder {
 }
 
 fn pipeline(brokers: &str, url: &str) -> String {
-    let columns: String =
-        sample::columns().iter().map(|column| format!("    {},\n", column_table(column))).collect();
+    let columns = sample::COLUMNS;
     let (brokers, url) = (quoted(brokers), quoted(url));
     format!(
         r#"# What `tidelock demo` ran. Its broker has gone; the files are still there:
@@ -86,8 +85,7 @@ coordinates = ["_topic", "_partition", "_offset", "_timestamp"]
 
 [source.format]
 type = "json"
-schema = [
-{columns}]
+schema = {columns}
 
 [[sink]]
 name = "files"
@@ -98,26 +96,6 @@ url = {url}
 interval = "1s"
 "#
     )
-}
-
-/// A column as people write it: what is the default is left out.
-fn column_table(column: &ColumnSpec) -> String {
-    let keys = type_keys(&column.type_name, column.fields.as_deref(), column.item.as_deref());
-    let nullable = if column.nullable { "" } else { ", nullable = false" };
-    format!("{{ name = {}, {keys}{nullable} }}", quoted(&column.name))
-}
-
-fn type_keys(name: &str, fields: Option<&[ColumnSpec]>, item: Option<&ItemSpec>) -> String {
-    let mut keys = format!("type = {}", quoted(name));
-    if let Some(fields) = fields {
-        let fields: Vec<String> = fields.iter().map(column_table).collect();
-        keys += &format!(", fields = [{}]", fields.join(", "));
-    }
-    if let Some(item) = item {
-        let item = type_keys(&item.type_name, item.fields.as_deref(), item.item.as_deref());
-        keys += &format!(", item = {{ {item} }}");
-    }
-    keys
 }
 
 fn quoted(text: &str) -> String {

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use tidelock_connector::{Error, ErrorKind, Result};
-use tidelock_json::{ColumnSpec, ItemSpec, sample};
+use tidelock_json::sample;
 use tidelock_services::{Kafka, S3};
 
 /// The whole text. It is a complete pipeline where both servers run.
@@ -72,11 +72,7 @@ fn source(out: &mut String, kafka: &Kafka, topic: &str, sasl: bool) -> std::fmt:
         writeln!(out, "mechanism = \"{mechanism}\"\nusername = \"{user}\"")?;
         writeln!(out, "password = \"{password}\"\nca = {ca}")?;
     }
-    writeln!(out, "\n[source.format]\ntype = \"json\"\nschema = [")?;
-    for column in &sample::columns() {
-        writeln!(out, "  {},", column_table(column))?;
-    }
-    writeln!(out, "]")
+    writeln!(out, "\n[source.format]\ntype = \"json\"\nschema = {}", sample::COLUMNS)
 }
 
 fn sink(out: &mut String, s3: &S3, topic: &str, bucket: &str) -> std::fmt::Result {
@@ -89,42 +85,6 @@ fn sink(out: &mut String, s3: &S3, topic: &str, bucket: &str) -> std::fmt::Resul
     writeln!(out, "\n[checkpoint]\ninterval = \"10s\"")
 }
 
-/// A column as people write it: what is the default is left out.
-fn column_table(column: &ColumnSpec) -> String {
-    let type_table = type_keys(&column.type_name, column.fields.as_deref(), column.item.as_deref());
-    let nullable = if column.nullable { "" } else { ", nullable = false" };
-    format!("{{ name = {}, {type_table}{nullable} }}", quoted(&column.name))
-}
-
-fn type_keys(name: &str, fields: Option<&[ColumnSpec]>, item: Option<&ItemSpec>) -> String {
-    let mut keys = format!("type = {}", quoted(name));
-    if let Some(fields) = fields {
-        let fields: Vec<String> = fields.iter().map(column_table).collect();
-        keys += &format!(", fields = [{}]", fields.join(", "));
-    }
-    if let Some(item) = item {
-        let item = type_keys(&item.type_name, item.fields.as_deref(), item.item.as_deref());
-        keys += &format!(", item = {{ {item} }}");
-    }
-    keys
-}
-
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    #[test]
-    fn the_columns_read_back_as_they_are() {
-        for column in sample::columns() {
-            let text = format!("column = {}", column_table(&column));
-            let mut read: BTreeMap<String, ColumnSpec> = toml::from_str(&text).unwrap();
-            assert_eq!(read.remove("column"), Some(column));
-        }
-    }
 }
