@@ -43,10 +43,6 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     pub(crate) fn set(&mut self, bytes: usize) {
         if bytes >= self.bytes {
             self.budget.used.fetch_add(bytes - self.bytes, Ordering::AcqRel);

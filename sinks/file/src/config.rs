@@ -43,7 +43,7 @@ fn target_file_size() -> Size {
 }
 
 fn max_open_files() -> usize {
-    128
+    512
 }
 
 /// S3 copies no more than 5 GB at once, and a file may exceed its target by one

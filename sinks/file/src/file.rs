@@ -123,20 +123,22 @@ impl OpenFile {
         self.upload.as_ref().map_or(0, StagedWriter::size).max(self.encoder.file_size())
     }
 
-    /// How many bytes it holds, as of the last time that it was asked to count.
-    pub(crate) fn held(&self) -> usize {
-        self.share.bytes()
+    /// Counts again what it holds: parts that were under way have arrived. How
+    /// many bytes are under way now?
+    pub(crate) fn count(&mut self) -> usize {
+        let in_flight = self.upload.as_ref().map_or(0, StagedWriter::in_flight);
+        self.share.set(self.kept() + in_flight);
+        in_flight
     }
 
-    /// Counts again: parts that were under way have arrived.
-    pub(crate) fn count(&mut self) {
-        let uploading = self.upload.as_ref().map_or(0, StagedWriter::held);
-        self.share.set(self.encoder.memory() + uploading);
+    /// How many bytes it holds that are not on their way.
+    pub(crate) fn kept(&self) -> usize {
+        self.encoder.memory() + self.upload.as_ref().map_or(0, StagedWriter::buffered)
     }
 
-    /// How many bytes wait to be encoded further, rather than to be uploaded.
-    pub(crate) fn encoding(&self) -> usize {
-        self.encoder.memory()
+    /// How many bytes of its rows wait to be encoded.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.encoder.unfinished()
     }
 
     /// Ends the row group, and hands on what it came to.
@@ -147,9 +149,8 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Gives back what memory it can without being closed.
-    pub(crate) async fn relieve(&mut self) -> Result<()> {
-        self.flush().await?;
+    /// Waits until what is under way has arrived.
+    pub(crate) async fn settle(&mut self) -> Result<()> {
         if let Some(upload) = &mut self.upload {
             upload.settle().await?;
         }

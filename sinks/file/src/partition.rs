@@ -278,7 +278,8 @@ impl Splitter {
             let part = Part { id, row: first.first_row, records: file_records };
             return Ok(Split { parts: vec![part], values });
         }
-        // One gather for the whole batch, sorted by group; the parts are slices.
+        // Each part is gathered by itself: of slices of one gather, a single one
+        // that waits for more rows would hold the rows of all.
         let mut next: Vec<usize> = Vec::with_capacity(groups.len());
         let mut start = 0;
         for group in &groups {
@@ -291,13 +292,14 @@ impl Splitter {
             order[*position] = row as u32;
             *position += 1;
         }
-        let sorted = take_record_batch(&file_records, &UInt32Array::from(order))?;
-        let parts = groups.iter().zip(next).map(|(group, end)| Part {
-            id: rows.row(group.first_row).data().into(),
-            row: group.first_row,
-            records: sorted.slice(end - group.rows, group.rows),
+        let order = UInt32Array::from(order);
+        let parts = groups.iter().zip(next).map(|(group, end)| {
+            let picked = order.slice(end - group.rows, group.rows);
+            let records = take_record_batch(&file_records, &picked)?;
+            let id = rows.row(group.first_row).data().into();
+            Ok(Part { id, row: group.first_row, records })
         });
-        Ok(Split { parts: parts.collect(), values })
+        Ok(Split { parts: parts.collect::<Result<_>>()?, values })
     }
 
     /// The folders of a part, `a=1/b=2`; empty without `partition_by`.

@@ -31,8 +31,9 @@ use crate::partition::{Part, PartitionBy, Splitter};
 
 /// How many files are being finished at once, of one checkpoint.
 const FINISHING_AT_ONCE: usize = 4;
-/// The size of an uploaded part.
-const ROW_GROUP_WORTH_ENDING: usize = 8 << 20;
+/// So many bytes of rows make a row group, when memory is short. Fewer would
+/// make files that are slow to read, and a file more is better.
+const ROW_GROUP_WORTH_ENDING: usize = 1 << 20;
 /// How long throwing away waits for the store.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -151,14 +152,14 @@ impl FileWriter {
         self.streams.iter().map(|stream| stream.files.len()).sum()
     }
 
-    /// The file that holds most memory; of two equals the older one.
+    /// The file whose closing gives back most; of two equals the older one.
     fn largest(&self, except: Option<(usize, &[u8])>) -> Option<(usize, Box<[u8]>)> {
         self.streams
             .iter()
             .enumerate()
             .flat_map(|(index, stream)| stream.files.iter().map(move |file| (index, file)))
             .filter(|(index, (id, _))| except != Some((*index, id.as_ref())))
-            .max_by_key(|(_, (_, file))| (file.held(), std::cmp::Reverse(file.number)))
+            .max_by_key(|(_, (_, file))| (file.kept(), std::cmp::Reverse(file.number)))
             .map(|(index, (id, _))| (index, id.clone()))
     }
 
@@ -170,46 +171,61 @@ impl FileWriter {
         }
     }
 
+    fn files_mut(&mut self) -> impl Iterator<Item = &mut OpenFile> {
+        self.streams.iter_mut().flat_map(|stream| stream.files.values_mut())
+    }
+
     /// Brings the memory down to what is allowed: by ending row groups, then by
-    /// closing files, then by waiting for those that are on their way.
+    /// closing files. Half of it may be on its way, which is waited for.
     async fn relieve(&mut self) -> Result<()> {
         let limit = self.shared.context.memory;
         while self.budget.used() > limit {
-            let mut open = 0;
-            for file in self.streams.iter_mut().flat_map(|stream| stream.files.values_mut()) {
-                file.count();
-                open += file.held();
-            }
-            let on_their_way = self.budget.used().saturating_sub(open);
-            if open <= limit / 2 && on_their_way > 0 {
-                self.budget.wait(limit).await;
-                self.early.reap()?;
+            let counted: Vec<_> = self.files_mut().map(|file| (file.count(), file)).collect();
+            let kept: usize = counted.iter().map(|(_, file)| file.kept()).sum();
+            if kept <= limit / 2 {
+                match counted.into_iter().max_by_key(|(in_flight, _)| *in_flight) {
+                    Some((1.., file)) => file.settle().await?,
+                    _ => self.finished(limit).await?,
+                }
             } else if let Some(file) = self.largest_row_group() {
                 file.flush().await?;
             } else if self.open_files() > 1 {
                 self.close_largest(None).await?;
-            } else {
-                for file in self.streams.iter_mut().flat_map(|stream| stream.files.values_mut()) {
-                    file.relieve().await?;
-                }
-                if on_their_way == 0 {
-                    break;
-                }
-                self.budget.wait(limit.max(self.budget.used() - on_their_way)).await;
-                self.early.reap()?;
+            } else if !self.relieve_last().await? {
+                break;
             }
         }
         Ok(())
     }
 
-    /// A file whose row group is worth ending: less than a part of it would
-    /// only wait in another place.
+    /// Waits until files that are being finished have given back so much that
+    /// at most `limit` bytes are held.
+    async fn finished(&mut self, limit: usize) -> Result<()> {
+        self.budget.wait(limit).await;
+        self.early.reap()
+    }
+
+    /// The only open file gives back what it can without being closed, and the
+    /// others all. Can more be had?
+    async fn relieve_last(&mut self) -> Result<bool> {
+        let mut kept = 0;
+        for file in self.files_mut() {
+            file.flush().await?;
+            file.settle().await?;
+            kept += file.kept();
+        }
+        if self.budget.used() <= kept {
+            return Ok(false);
+        }
+        self.finished(kept.max(self.shared.context.memory)).await?;
+        Ok(true)
+    }
+
+    /// A file whose row group is worth ending.
     fn largest_row_group(&mut self) -> Option<&mut OpenFile> {
-        self.streams
-            .iter_mut()
-            .flat_map(|stream| stream.files.values_mut())
-            .max_by_key(|file| file.encoding())
-            .filter(|file| file.encoding() >= ROW_GROUP_WORTH_ENDING)
+        self.files_mut()
+            .max_by_key(|file| file.unfinished())
+            .filter(|file| file.unfinished() >= ROW_GROUP_WORTH_ENDING)
     }
 
     /// Lets go of everything that belongs to the current checkpoint.

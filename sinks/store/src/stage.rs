@@ -121,12 +121,27 @@ impl StagedWriter {
         self.size
     }
 
-    /// How many of these bytes are still held in memory.
-    pub fn held(&self) -> usize {
+    /// How many of these bytes are held in memory until there are enough of
+    /// them to be sent.
+    pub fn buffered(&self) -> usize {
         match &self.kind {
-            Kind::Local(file) => file.buffered + file.in_flight.load(Ordering::Relaxed),
-            Kind::Object(upload) => upload.buffered + upload.in_flight.load(Ordering::Relaxed),
+            Kind::Local(file) => file.buffered,
+            Kind::Object(upload) => upload.buffered,
         }
+    }
+
+    /// How many of these bytes are held in memory while they are on their way.
+    pub fn in_flight(&self) -> usize {
+        let in_flight = match &self.kind {
+            Kind::Local(file) => &file.in_flight,
+            Kind::Object(upload) => &upload.in_flight,
+        };
+        in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How many of these bytes are still held in memory, in all.
+    pub fn held(&self) -> usize {
+        self.buffered() + self.in_flight()
     }
 }
 

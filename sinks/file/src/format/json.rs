@@ -100,6 +100,11 @@ impl Encoder for JsonEncoder {
         self.output.flush().map_err(failed)
     }
 
+    /// A compressor keeps what it needs, flushed or not.
+    fn unfinished(&self) -> usize {
+        0
+    }
+
     fn memory(&self) -> usize {
         let compressor = match &self.output {
             Output::Plain(_) | Output::Finished(_) => 0,

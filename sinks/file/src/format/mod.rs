@@ -29,7 +29,11 @@ pub(crate) trait Encoder: Send {
     /// file suffers a little for it.
     fn flush(&mut self) -> Result<()>;
 
-    /// How many bytes are held.
+    /// How many bytes of rows are held that [`flush`](Self::flush) would make
+    /// final, and smaller.
+    fn unfinished(&self) -> usize;
+
+    /// How many bytes are held, in all.
     fn memory(&self) -> usize;
 
     /// How many bytes the file would have if it were closed now, about.
@@ -67,7 +71,7 @@ impl Layout {
         let properties = match &self.parquet {
             Some(properties) => Arc::clone(properties),
             None => {
-                let (properties, certain) = parquet::properties(config, first, memory)?;
+                let (properties, certain) = parquet::properties(config, first)?;
                 let properties = Arc::new(properties);
                 if certain {
                     self.parquet = Some(Arc::clone(&properties));
@@ -75,7 +79,9 @@ impl Layout {
                 properties
             }
         };
-        Ok(Box::new(parquet::ParquetEncoder::new(Arc::clone(&self.schema), &properties)?))
+        let limits = parquet::Limits::new(config, memory);
+        let schema = Arc::clone(&self.schema);
+        Ok(Box::new(parquet::ParquetEncoder::new(schema, &properties, limits)?))
     }
 }
 
@@ -124,6 +130,8 @@ impl Pieces {
             return Vec::new();
         }
         if !self.open.is_empty() {
+            // It may wait long for the rest of its part.
+            self.open.shrink_to_fit();
             self.done.push(std::mem::take(&mut self.open).into());
         }
         self.held = 0;

@@ -7,14 +7,17 @@
 //! than the crate's defaults, and files are smaller.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, MutableArrayData, RecordBatch, make_array};
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
+use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression as Codec, Encoding, GzipLevel, Type as Physical, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnDescriptor;
 use tidelock_connector::{Error, Result};
 
@@ -29,28 +32,154 @@ const CERTAIN_ROWS: usize = 1_000;
 const LONG_TEXT_BYTES: usize = 20;
 /// Row groups do not become smaller than this for want of memory.
 const MIN_ROW_GROUP_BYTES: usize = 1 << 20;
+/// What an open file holds for every column beside its rows.
+const COLUMN_OVERHEAD: usize = 1 << 10;
+/// What every array holds beside its values.
+const ARRAY_OVERHEAD: usize = 96;
 
-/// What a column holds beside its bytes: a compressor and small buffers.
-const COLUMN_OVERHEAD: usize = 128 << 10;
-
+/// Rows wait as they are until their row group is full, and are then encoded
+/// column by column.
+///
+/// A column that is being encoded holds between one and two megabytes whatever
+/// it is given: a compressor, and a megabyte that a delta encoder reserves. That
+/// is paid for one row group at a time, and not by every open file.
 pub(super) struct ParquetEncoder {
-    writer: ArrowWriter<Pieces>,
-    columns: usize,
+    writer: SerializedFileWriter<Pieces>,
+    columns: ArrowRowGroupWriterFactory,
+    schema: SchemaRef,
+    limits: Limits,
+    waiting: Waiting,
+    /// How many bytes the rows had that are encoded.
+    encoded: usize,
+}
+
+/// When a row group is full.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    rows: usize,
+    /// Encoded, as far as that can be told.
+    bytes: usize,
+    /// As the rows are held in memory.
+    held: usize,
+}
+
+impl Limits {
+    /// For a writer that may hold `memory` bytes.
+    pub(super) fn new(config: &FileConfig, memory: usize) -> Self {
+        // A file must be able to tell how large it is before it is full.
+        let bytes = config.parquet.row_group_size.0.min(config.target_file_size.0);
+        Self {
+            rows: config.parquet.row_group_rows,
+            bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+            // The other half is for what is on its way.
+            held: (memory / 2).max(MIN_ROW_GROUP_BYTES),
+        }
+    }
+}
+
+/// The rows of the next row group.
+#[derive(Default)]
+struct Waiting {
+    /// For every column of the schema its pieces.
+    columns: Vec<Vec<ArrayRef>>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, records: &RecordBatch) -> Result<()> {
+        self.columns.resize_with(records.num_columns(), Vec::new);
+        for (pieces, column) in self.columns.iter_mut().zip(records.columns()) {
+            let column = own(column)?;
+            self.bytes += column.get_array_memory_size() + ARRAY_OVERHEAD;
+            pieces.push(column);
+        }
+        self.rows += records.num_rows();
+        Ok(())
+    }
+}
+
+/// A copy of what is a small part of something larger, which must not be kept
+/// for its sake.
+fn own(column: &ArrayRef) -> Result<ArrayRef> {
+    let data = column.to_data();
+    let bytes = data.get_slice_memory_size().map_err(failed)?;
+    if data.get_buffer_memory_size() / 2 <= bytes {
+        return Ok(Arc::clone(column));
+    }
+    let mut copy = MutableArrayData::new(vec![&data], false, data.len());
+    copy.try_extend(0, 0, data.len()).map_err(failed)?;
+    Ok(make_array(copy.freeze()))
 }
 
 impl ParquetEncoder {
-    pub(super) fn new(schema: SchemaRef, properties: &WriterPropertiesPtr) -> Result<Self> {
+    pub(super) fn new(
+        schema: SchemaRef,
+        properties: &WriterPropertiesPtr,
+        limits: Limits,
+    ) -> Result<Self> {
         let properties = WriterProperties::clone(properties);
-        let columns = ArrowSchemaConverter::new().convert(&schema).map_err(failed)?.num_columns();
-        let writer =
-            ArrowWriter::try_new(Pieces::default(), schema, Some(properties)).map_err(failed)?;
-        Ok(Self { writer, columns })
+        let (writer, columns) =
+            ArrowWriter::try_new(Pieces::default(), Arc::clone(&schema), Some(properties))
+                .and_then(ArrowWriter::into_serialized_writer)
+                .map_err(failed)?;
+        Ok(Self { writer, columns, schema, limits, waiting: Waiting::default(), encoded: 0 })
+    }
+
+    /// What waiting rows will come to, judged by those before them.
+    fn estimate(&self) -> usize {
+        match self.encoded {
+            0 => self.waiting.bytes,
+            encoded => {
+                let ratio = self.writer.bytes_written() as f64 / encoded as f64;
+                (self.waiting.bytes as f64 * ratio) as usize
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let Limits { rows, bytes, held } = self.limits;
+        self.waiting.rows >= rows || self.waiting.bytes >= held || self.estimate() >= bytes
+    }
+
+    fn encode(&mut self, waiting: Waiting) -> parquet::errors::Result<()> {
+        let index = self.writer.flushed_row_groups().len();
+        let mut writers = self.columns.create_column_writers(index)?.into_iter();
+        let mut group = self.writer.next_row_group()?;
+        for (field, pieces) in self.schema.fields().iter().zip(waiting.columns) {
+            let mut open: Vec<ArrowColumnWriter> = Vec::new();
+            for piece in pieces {
+                let leaves = compute_leaves(field, &piece)?;
+                if open.is_empty() {
+                    open.extend(writers.by_ref().take(leaves.len()));
+                }
+                for (writer, leaf) in open.iter_mut().zip(&leaves) {
+                    writer.write(leaf)?;
+                }
+            }
+            for writer in open {
+                writer.close()?.append_to_row_group(&mut group)?;
+            }
+        }
+        group.close()?;
+        self.encoded += waiting.bytes;
+        Ok(())
     }
 }
 
 impl Encoder for ParquetEncoder {
     fn write(&mut self, records: &RecordBatch) -> Result<()> {
-        self.writer.write(records).map_err(failed)
+        let mut from = 0;
+        while from < records.num_rows() {
+            let room = self.limits.rows.saturating_sub(self.waiting.rows);
+            let rows = room.clamp(1, records.num_rows() - from);
+            self.waiting.push(&records.slice(from, rows))?;
+            from += rows;
+            if self.is_full() {
+                self.flush()?;
+            }
+        }
+        Ok(())
     }
 
     fn ready(&mut self, at_least: usize) -> Vec<Bytes> {
@@ -58,24 +187,27 @@ impl Encoder for ParquetEncoder {
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.writer.flush().map_err(failed)
+        match std::mem::take(&mut self.waiting) {
+            Waiting { rows: 0, .. } => Ok(()),
+            waiting => self.encode(waiting).map_err(failed),
+        }
+    }
+
+    fn unfinished(&self) -> usize {
+        self.waiting.bytes
     }
 
     fn memory(&self) -> usize {
-        // `memory_size` counts a megabyte that is reserved and never touched for
-        // every delta-encoded column, so twenty small files would look full.
-        let open = match self.writer.in_progress_rows() {
-            0 => 0,
-            _ => self.writer.in_progress_size() + self.columns * COLUMN_OVERHEAD,
-        };
-        open + self.writer.inner().held()
+        let columns = self.writer.schema_descr().num_columns();
+        self.waiting.bytes + columns * COLUMN_OVERHEAD + self.writer.inner().held()
     }
 
     fn file_size(&self) -> u64 {
-        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+        (self.writer.bytes_written() + self.estimate()) as u64
     }
 
     fn finish(&mut self, footer: &FileFooter) -> Result<()> {
+        self.flush()?;
         let entry = KeyValue::new(PARQUET_KEY.to_owned(), footer.to_json()?);
         self.writer.append_key_value_metadata(entry);
         self.writer.finish().map(drop).map_err(failed)
@@ -94,25 +226,18 @@ pub(super) fn check(schema: &Schema) -> Result<()> {
 pub(super) fn properties(
     config: &FileConfig,
     first: &RecordBatch,
-    memory: usize,
 ) -> Result<(WriterProperties, bool)> {
-    let parquet = &config.parquet;
-    let row_group_bytes = usize::try_from(parquet.row_group_size.0).unwrap_or(usize::MAX);
-    // One row group being filled, one on its way, and some for other files.
-    let row_group_bytes = row_group_bytes.min((memory / 4).max(MIN_ROW_GROUP_BYTES));
     let mut builder = WriterProperties::builder()
         .set_created_by(concat!("tidelock ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(codec(config.codec())?)
-        .set_max_row_group_row_count(Some(parquet.row_group_rows))
-        .set_max_row_group_bytes(Some(row_group_bytes))
-        .set_statistics_enabled(match parquet.statistics {
+        .set_statistics_enabled(match config.parquet.statistics {
             Statistics::Auto | Statistics::Page => EnabledStatistics::Page,
             Statistics::RowGroup => EnabledStatistics::Chunk,
             Statistics::None => EnabledStatistics::None,
         });
     let schema = first.schema();
     let converted = ArrowSchemaConverter::new().convert(&schema).map_err(failed)?;
-    if let Dictionary::Columns(wanted) = &parquet.dictionary {
+    if let Dictionary::Columns(wanted) = &config.parquet.dictionary {
         known_columns(wanted, converted.columns().iter().map(|column| column.path().string()))?;
     }
     let leaves = sample::leaves(first);
