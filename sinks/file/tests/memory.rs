@@ -40,9 +40,9 @@ static ALLOCATOR: Counting = Counting;
 
 /// What the writer may hold.
 const MEMORY: usize = 32 << 20;
-/// What the row group that is being encoded holds beside its rows, however many
+/// What the column that is being encoded holds beside its rows, however many
 /// files are open, and the batch that comes in.
-const BESIDE: usize = 32 << 20;
+const BESIDE: usize = 12 << 20;
 const ROWS: i64 = 4_000;
 
 /// Rows of thirteen columns and about 200 bytes, of `keys` folders in turn.

@@ -7,7 +7,6 @@ mod sample;
 use std::io;
 use std::sync::Arc;
 
-use ::parquet::file::properties::WriterPropertiesPtr;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
@@ -43,13 +42,17 @@ pub(crate) trait Encoder: Send {
     fn finish(&mut self, footer: &FileFooter) -> Result<()>;
 }
 
+/// Rows from which on a sample is believed for the rest of the stream; until
+/// then one of twice the rows is judged anew.
+const CERTAIN_ROWS: usize = 1_000;
+
 /// How the files of one stream and version are encoded.
 pub(crate) struct Layout {
     format: Format,
     codec: Compression,
     schema: SchemaRef,
-    /// Decided by the first batch with enough rows.
-    parquet: Option<WriterPropertiesPtr>,
+    /// With the number of rows that it was judged by.
+    parquet: Option<(Arc<parquet::Encodings>, usize)>,
 }
 
 impl Layout {
@@ -68,20 +71,20 @@ impl Layout {
         if self.format == Format::Json {
             return Ok(Box::new(json::JsonEncoder::new(self.codec)?));
         }
-        let properties = match &self.parquet {
-            Some(properties) => Arc::clone(properties),
-            None => {
-                let (properties, certain) = parquet::properties(config, first)?;
-                let properties = Arc::new(properties);
-                if certain {
-                    self.parquet = Some(Arc::clone(&properties));
-                }
-                properties
+        let rows = first.num_rows();
+        let encodings = match &self.parquet {
+            Some((encodings, seen)) if *seen >= CERTAIN_ROWS || rows < seen * 2 => {
+                Arc::clone(encodings)
+            }
+            _ => {
+                let encodings = Arc::new(parquet::encodings(config, first)?);
+                self.parquet = Some((Arc::clone(&encodings), rows));
+                encodings
             }
         };
         let limits = parquet::Limits::new(config, memory);
         let schema = Arc::clone(&self.schema);
-        Ok(Box::new(parquet::ParquetEncoder::new(schema, &properties, limits)?))
+        Ok(Box::new(parquet::ParquetEncoder::new(schema, &encodings, limits)?))
     }
 }
 

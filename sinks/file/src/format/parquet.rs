@@ -7,12 +7,13 @@
 //! than the crate's defaults, and files are smaller.
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, MutableArrayData, RecordBatch, make_array};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use bytes::Bytes;
-use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression as Codec, Encoding, GzipLevel, Type as Physical, ZstdLevel};
 use parquet::file::metadata::KeyValue;
@@ -26,8 +27,6 @@ use super::{Encoder, Pieces, failed};
 use crate::config::{Compression, Dictionary, FileConfig, Statistics};
 use crate::footer::{FileFooter, PARQUET_KEY};
 
-/// Rows from which on a sample is believed for the rest of the stream.
-const CERTAIN_ROWS: usize = 1_000;
 /// Text of this length or more, on average, is long.
 const LONG_TEXT_BYTES: usize = 20;
 /// Row groups do not become smaller than this for want of memory.
@@ -37,15 +36,38 @@ const COLUMN_OVERHEAD: usize = 1 << 10;
 /// What every array holds beside its values.
 const ARRAY_OVERHEAD: usize = 96;
 
+/// How all files of a stream and version are encoded.
+pub(super) struct Encodings {
+    properties: WriterPropertiesPtr,
+    /// One for every column of the schema, which makes the writers of its leaves.
+    columns: Vec<ArrowRowGroupWriterFactory>,
+}
+
+impl Encodings {
+    fn new(schema: &Schema, properties: WriterProperties) -> Result<Self> {
+        // A factory makes writers for the whole schema it knows, so that each
+        // gets one column to know.
+        let factory = |field: &FieldRef| {
+            let schema = Arc::new(Schema::new(vec![Arc::clone(field)]));
+            ArrowWriter::try_new(io::sink(), schema, Some(properties.clone()))
+                .and_then(ArrowWriter::into_serialized_writer)
+                .map(|(_, factory)| factory)
+        };
+        let columns = schema.fields().iter().map(factory).collect::<Result<_, _>>();
+        Ok(Self { columns: columns.map_err(failed)?, properties: Arc::new(properties) })
+    }
+}
+
 /// Rows wait as they are until their row group is full, and are then encoded
 /// column by column.
 ///
 /// A column that is being encoded holds between one and two megabytes whatever
 /// it is given: a compressor, and a megabyte that a delta encoder reserves. That
-/// is paid for one row group at a time, and not by every open file.
+/// is paid for one column at a time, and not for every column of every open
+/// file.
 pub(super) struct ParquetEncoder {
     writer: SerializedFileWriter<Pieces>,
-    columns: ArrowRowGroupWriterFactory,
+    encodings: Arc<Encodings>,
     schema: SchemaRef,
     limits: Limits,
     waiting: Waiting,
@@ -115,15 +137,16 @@ fn own(column: &ArrayRef) -> Result<ArrayRef> {
 impl ParquetEncoder {
     pub(super) fn new(
         schema: SchemaRef,
-        properties: &WriterPropertiesPtr,
+        encodings: &Arc<Encodings>,
         limits: Limits,
     ) -> Result<Self> {
-        let properties = WriterProperties::clone(properties);
-        let (writer, columns) =
+        let properties = WriterProperties::clone(&encodings.properties);
+        let (writer, _) =
             ArrowWriter::try_new(Pieces::default(), Arc::clone(&schema), Some(properties))
                 .and_then(ArrowWriter::into_serialized_writer)
                 .map_err(failed)?;
-        Ok(Self { writer, columns, schema, limits, waiting: Waiting::default(), encoded: 0 })
+        let encodings = Arc::clone(encodings);
+        Ok(Self { writer, encodings, schema, limits, waiting: Waiting::default(), encoded: 0 })
     }
 
     /// What waiting rows will come to, judged by those before them.
@@ -144,20 +167,16 @@ impl ParquetEncoder {
 
     fn encode(&mut self, waiting: Waiting) -> parquet::errors::Result<()> {
         let index = self.writer.flushed_row_groups().len();
-        let mut writers = self.columns.create_column_writers(index)?.into_iter();
         let mut group = self.writer.next_row_group()?;
-        for (field, pieces) in self.schema.fields().iter().zip(waiting.columns) {
-            let mut open: Vec<ArrowColumnWriter> = Vec::new();
+        let columns = self.schema.fields().iter().zip(&self.encodings.columns);
+        for ((field, factory), pieces) in columns.zip(waiting.columns) {
+            let mut leaves = factory.create_column_writers(index)?;
             for piece in pieces {
-                let leaves = compute_leaves(field, &piece)?;
-                if open.is_empty() {
-                    open.extend(writers.by_ref().take(leaves.len()));
-                }
-                for (writer, leaf) in open.iter_mut().zip(&leaves) {
-                    writer.write(leaf)?;
+                for (writer, leaf) in leaves.iter_mut().zip(compute_leaves(field, &piece)?) {
+                    writer.write(&leaf)?;
                 }
             }
-            for writer in open {
+            for writer in leaves {
                 writer.close()?.append_to_row_group(&mut group)?;
             }
         }
@@ -222,11 +241,8 @@ pub(super) fn check(schema: &Schema) -> Result<()> {
         .map_err(|e| Error::config("parquet cannot hold these columns").source(e))
 }
 
-/// How to encode, judged by `first`, and whether that is a judgement to keep.
-pub(super) fn properties(
-    config: &FileConfig,
-    first: &RecordBatch,
-) -> Result<(WriterProperties, bool)> {
+/// How to encode, judged by `first`.
+pub(super) fn encodings(config: &FileConfig, first: &RecordBatch) -> Result<Encodings> {
     let mut builder = WriterProperties::builder()
         .set_created_by(concat!("tidelock ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(codec(config.codec())?)
@@ -252,7 +268,7 @@ pub(super) fn properties(
             builder = builder.set_column_statistics_enabled(path.clone(), statistics);
         }
     }
-    Ok((builder.build(), first.num_rows() >= CERTAIN_ROWS))
+    Encodings::new(&schema, builder.build())
 }
 
 struct Choice {
