@@ -260,14 +260,24 @@ impl Record {
     /// nothing of it waits to be made visible: whoever committed it may be dead.
     pub fn run_is_done(&self) -> bool {
         self.run.as_ref().is_none_or(|run| {
-            let is_reached = |(partition, end): (&TopicPartition, &i64)| {
-                self.partition(partition)
-                    .is_some_and(|state| state.next().is_none_or(|next| next >= *end))
-            };
             let is_of_run =
                 |set: &PendingSet| set.partitions.keys().any(|p| run.ends.contains_key(p));
-            run.ends.iter().all(is_reached) && !self.pending.iter().any(is_of_run)
+            self.unread(&run.ends).next().is_none() && !self.pending.iter().any(is_of_run)
         })
+    }
+
+    /// The partitions that some sink has not got to the end of: of the bounded
+    /// run, or where none is under way yet of the one that would begin.
+    pub fn unread<'a>(
+        &'a self,
+        ends: &'a BTreeMap<TopicPartition, i64>,
+    ) -> impl Iterator<Item = &'a TopicPartition> {
+        let ends = self.run.as_ref().map_or(ends, |run| &run.ends);
+        let is_unread = |(partition, end): &(&TopicPartition, &i64)| {
+            self.partition(partition)
+                .is_none_or(|state| state.next().is_some_and(|next| next < **end))
+        };
+        ends.iter().filter(is_unread).map(|(partition, _)| partition)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tidelock_connector::TopicPartition;
 use tokio::task::JoinHandle;
 
 use super::fair::{Now, Watch};
@@ -14,6 +15,8 @@ use crate::progress::{Progress, Report};
 const REDRAW: Duration = Duration::from_millis(250);
 /// Between two lines of the log, where nobody is looking.
 const LOG: Duration = Duration::from_secs(10);
+/// Between two looks at what others hold, where nobody is looking.
+const LOOK: Duration = Duration::from_secs(1);
 /// From then on the line says that messages wait.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 /// What "per second" refers to.
@@ -30,7 +33,7 @@ impl Live {
             if SCREEN.is_terminal() {
                 redraw(&name, &progress, &fair, bounded).await;
             } else {
-                log(&progress, &fair).await;
+                tokio::join!(log(&progress, &fair), log_waiting(&progress));
             }
         }))
     }
@@ -55,6 +58,7 @@ async fn redraw(name: &str, progress: &Progress, fair: &Watch, bounded: bool) {
             lag: figures::lag(),
             open: figures::open_files(),
             fair: fair.now(),
+            held: progress.held_by_others(),
             bounded,
         };
         SCREEN.live(&line(name, &report, &seen));
@@ -86,6 +90,32 @@ async fn log(progress: &Progress, fair: &Watch) {
     }
 }
 
+/// At once, and again as often as the rest.
+async fn log_waiting(progress: &Progress) {
+    let mut ticks = tokio::time::interval(LOOK);
+    let mut told: Option<Instant> = None;
+    loop {
+        ticks.tick().await;
+        let held = progress.held_by_others();
+        if held.is_empty() {
+            told = None;
+        } else if told.is_none_or(|at| at.elapsed() >= LOG) {
+            told = Some(Instant::now());
+            tracing::info!(partitions = held.len(), "{}", waiting(&held));
+        }
+    }
+}
+
+/// `waiting for 2 partitions that others hold: events/1, events/3`.
+fn waiting(held: &[TopicPartition]) -> String {
+    let many = words::counted(held.len() as u64, "partition");
+    let mut names: Vec<String> = held.iter().take(3).map(ToString::to_string).collect();
+    if held.len() > names.len() {
+        names.push("…".to_owned());
+    }
+    format!("waiting for {many} that others hold: {}", names.join(", "))
+}
+
 /// The records of the last seconds.
 #[derive(Default)]
 struct Speed(std::collections::VecDeque<(Instant, u64)>);
@@ -109,18 +139,21 @@ struct Seen {
     lag: Option<u64>,
     open: Option<u64>,
     fair: Now,
+    held: Vec<TopicPartition>,
     bounded: bool,
 }
 
 fn line(name: &str, report: &Report, seen: &Seen) -> String {
-    let Seen { rate, lag, open, ref fair, bounded } = *seen;
+    let Seen { rate, lag, open, ref fair, ref held, bounded } = *seen;
     let (bold, off) = SCREEN.colours("1");
     let (dim, _) = SCREEN.colours("2");
     let files: u64 = report.sinks.values().map(|sink| sink.files).sum();
-    let mut parts = vec![
-        format!("{bold}{}/s{off}", words::count(rate)),
-        words::counted(report.records, "record"),
-    ];
+    // What is cut off on the right is not what matters.
+    let speed = match held.as_slice() {
+        [] => format!("{}/s", words::count(rate)),
+        held => waiting(held),
+    };
+    let mut parts = vec![format!("{bold}{speed}{off}"), words::counted(report.records, "record")];
     if let Some(lag) = lag {
         parts.push(format!("{} behind", words::count(lag)));
         if bounded && rate > 0 && lag > 0 {
@@ -186,5 +219,16 @@ mod tests {
         assert!(shown.contains("fairness 0.99 · orders/3 waits 2 s"), "{shown}");
         seen.fair.oldest = Some(("orders/3".to_owned(), Duration::from_millis(300)));
         assert!(!line("p", &report, &seen).contains("waits"));
+    }
+
+    #[test]
+    fn a_run_that_waits_for_others_says_so_first() {
+        let held: Vec<_> = (1..6).map(|number| TopicPartition::new("events", number)).collect();
+        assert_eq!(waiting(&held[..1]), "waiting for 1 partition that others hold: events/1");
+        let report = Progress::new().report();
+        let shown = line("p", &report, &Seen { held, bounded: true, ..Seen::default() });
+        let begin =
+            "p  waiting for 5 partitions that others hold: events/1, events/2, events/3, … · ";
+        assert!(shown.starts_with(begin), "{shown}");
     }
 }

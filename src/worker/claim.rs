@@ -29,6 +29,7 @@ impl Life {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
+        self.shared.progress.busy(worker.index);
         let record = self.claim_in_record(&worker.identity, &partitions).await?;
         crash::at("claimed-before-recovery");
         self.recover(&record, &partitions).await?;

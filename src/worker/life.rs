@@ -158,7 +158,7 @@ impl Life {
                 if self.is_quiet() {
                     self.clear_when_idle();
                 }
-                if self.bounded_run_is_over().await? {
+                if self.bounded_run_is_over(worker.index).await? {
                     self.finish(worker).await?;
                     return Ok(Ended::Finished);
                 }
@@ -426,12 +426,13 @@ impl Life {
     }
 
     /// Whether the bounded run, if this is one, is over for everybody.
-    async fn bounded_run_is_over(&mut self) -> Result<bool, Failure> {
+    async fn bounded_run_is_over(&mut self, worker: usize) -> Result<bool, Failure> {
         if self.shared.run.is_none()
             || !self.coordinator.is_idle()
             || self.coordinator.has_uncommitted()
             || !self.is_at_ends()
         {
+            self.shared.progress.busy(worker);
             return Ok(false);
         }
         let record = match self.shared.swaps.read().await {
@@ -443,6 +444,9 @@ impl Life {
         };
         self.saw_run |= record.run.is_some();
         if !self.saw_run || !record.run_is_done() {
+            // Ours are read, and the record knows it.
+            let held = record.unread(&self.shared.ends).cloned().collect();
+            self.shared.progress.waits_for(worker, held);
             return Ok(false);
         }
         if let Some(run) = record.run {

@@ -1,13 +1,15 @@
 //! Kafka topics land as Parquet: the main job, on real services.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::support::{
-    Job, Target, append, assert_exactly_once, files, open, pipeline, read_parquet, topic, until,
+    Job, Running, Target, append, assert_exactly_once, files, open, pipeline, read_parquet, topic,
+    until,
 };
 
 /// The shortest full round on every store: run to the end, verify, and verify
@@ -128,17 +130,24 @@ fn a_bounded_run_waits_for_what_another_member_holds() {
         });
     };
     holds(4);
-    let mut bounded = job.spawn("run", &["--until-end"]);
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut bounded = job.command("run", &["--until-end"]);
+    bounded.stdout(Stdio::null()).stderr(log.reopen().unwrap());
+    let mut bounded = Running(bounded.spawn().unwrap());
     holds(2);
     until("half of the rows", Duration::from_secs(60), || {
         let _ = holder.poll(Duration::from_millis(10));
         read_parquet(&target).values().map(BTreeMap::len).sum::<usize>() == 2_000
     });
-    let later = Instant::now() + Duration::from_secs(4);
-    while Instant::now() < later {
+    let held = holder.assignment().unwrap().to_topic_map().into_keys();
+    let mut held: Vec<_> = held.map(|(topic, number)| format!("{topic}/{number}")).collect();
+    held.sort_unstable();
+    let waits = format!("waiting for 2 partitions that others hold: {}", held.join(", "));
+    until(&waits, Duration::from_secs(30), || {
         let _ = holder.poll(Duration::from_millis(100));
         assert!(bounded.0.try_wait().unwrap().is_none(), "it ended with half of the partitions");
-    }
+        std::fs::read_to_string(log.path()).unwrap().contains(&waits)
+    });
     drop(holder);
     assert!(bounded.0.wait().unwrap().success());
     assert_exactly_once(&read_parquet(&target), &kafka.client().end_offsets(&topic).unwrap());
