@@ -141,8 +141,9 @@ impl Pieces {
         std::mem::take(&mut self.done)
     }
 
+    /// How much memory they take; the last one may have room.
     fn held(&self) -> usize {
-        self.held
+        self.held - self.open.len() + self.open.capacity()
     }
 
     fn total(&self) -> u64 {
