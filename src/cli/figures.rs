@@ -170,6 +170,11 @@ const COUNTERS: &[(&str, Unit, &str)] = &[
         Unit::Bytes,
         "bytes thrown away and fetched again, estimated",
     ),
+    (
+        "tidelock_source_moves_total",
+        Unit::Count,
+        "times that a partition moved between the reader's clients",
+    ),
     ("tidelock_source_rebalances_total", Unit::Count, "times that the group shared out anew"),
     ("tidelock_source_errors_total", Unit::Count, "errors of the broker's client, by code"),
     ("tidelock_source_bad_records_total", Unit::Count, "records that did not decode"),

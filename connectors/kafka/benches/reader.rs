@@ -2,12 +2,14 @@
 //!
 //! ```sh
 //! cargo bench -p tidelock-kafka --bench reader              # all of it, some minutes
-//! cargo bench -p tidelock-kafka --bench reader -- cpu       # or: waits, many, full
+//! cargo bench -p tidelock-kafka --bench reader -- cpu       # or: waits, skew, many, full
 //! ```
 //! * `cpu`: the reader against a bare loop over librdkafka's batch call that
 //!   decodes the same messages into the same columns.
 //! * `waits`: how long a message of a quiet topic takes from its producer to
 //!   `next`, beside a backlog, and the same in the order of arrival.
+//! * `skew`: how fast a backlog on one partition, or a few, is read beside
+//!   others that have nothing.
 //! * `many`: a thousand partitions, most of them quiet, against four, at the
 //!   same rate.
 //! * `full`: the memory of a reader all of whose thousand partitions are full,
@@ -34,6 +36,8 @@ const MEMORY: usize = 53 << 20;
 const MESSAGES: u64 = 2_000_000;
 const RATE: u64 = 100_000;
 const LIVE: Duration = Duration::from_secs(15);
+/// Until everybody has found their places.
+const WARM_UP: Duration = Duration::from_secs(6);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|one| one != "--bench").collect();
@@ -69,9 +73,18 @@ fn main() {
         let (few, many) = (topic("few", 4), topic("many", 1_000));
         for (topic, partitions) in [(&few, 4), (&many, 1_000)] {
             eprintln!("{partitions} partitions, {RATE} messages a second on 4 of them:");
-            let stop = load::paced(brokers, topic, partitions, RATE, LIVE + Duration::from_secs(9));
+            let time = WARM_UP + LIVE + Duration::from_secs(9);
+            let stop = load::paced(brokers, topic, partitions, RATE, time);
             child("live", brokers, &[topic]);
             stop.join().expect("the producer does not panic");
+        }
+    }
+    if wanted("skew") {
+        for (busy, of) in [(4, 4), (1, 4), (1, 100), (1, 1_000), (4, 1_000)] {
+            let topic = topic("skew", of);
+            load::fill(brokers, &topic, busy, MESSAGES);
+            eprintln!("a backlog on {busy} of {of} partitions:");
+            child("backlog", brokers, &[&topic]);
         }
     }
     if wanted("full") {
@@ -99,7 +112,12 @@ fn run(job: &str, brokers: &str, topics: &[String]) {
     match job {
         "bare" => tell(job, bare::drain(brokers, &topics[0], false)),
         "bare-decode" => tell(job, bare::drain(brokers, &topics[0], true)),
-        "reader" => tell(job, runtime.block_on(drain(brokers, topics))),
+        "reader" => tell(job, runtime.block_on(drain(brokers, topics)).0),
+        "backlog" => {
+            let (spent, time) = runtime.block_on(drain(brokers, topics));
+            println!("{job:>12}: {:.0} messages a second", spent.0 as f64 / time.as_secs_f64());
+            tell(job, spent);
+        }
         "live" => tell(job, runtime.block_on(live(brokers, topics))),
         "full" => runtime.block_on(full(brokers, topics)),
         "waits-fair" => runtime.block_on(waits(brokers, topics)),
@@ -131,7 +149,12 @@ impl Reading {
 
     /// The rows of the next event, and their topic.
     async fn rows(&mut self, live: bool) -> Option<(u64, String)> {
-        match self.0.reader.next().await.expect("no error") {
+        let event = match self.0.reader.next().await {
+            // Of a topic that is new: its partitions have no leaders yet.
+            Err(error) if error.is_retryable() => return None,
+            event => event.expect("no lasting error"),
+        };
+        match event {
             Event::Batch(batch) => {
                 return Some((batch.num_rows() as u64, batch.stream.name.to_string()));
             }
@@ -159,24 +182,32 @@ impl Reading {
     }
 }
 
-/// From the first rows to the last.
-async fn drain(brokers: &str, topics: &[String]) -> (u64, Duration) {
+/// From the first rows to the last: messages, CPU and time.
+async fn drain(brokers: &str, topics: &[String]) -> ((u64, Duration), Duration) {
     let mut reading = Reading::open(brokers, topics).await;
     reading.begin(false).await;
-    let (before, mut messages, mut idle) = (load::cpu(), 0, 0);
+    let (began, before, mut messages, mut idle) = (Instant::now(), load::cpu(), 0, 0);
+    let mut time = Duration::ZERO;
     while idle < 3 {
         match reading.rows(false).await {
             Some((0, _)) => idle += 1,
-            Some((rows, _)) => (messages, idle) = (messages + rows, 0),
+            Some((rows, _)) => {
+                (messages, idle, time) = (messages + rows, 0, began.elapsed());
+            }
             None => {}
         }
     }
-    (messages, load::cpu() - before)
+    ((messages, load::cpu() - before), time)
 }
 
 async fn live(brokers: &str, topics: &[String]) -> (u64, Duration) {
     let mut reading = Reading::open(brokers, topics).await;
     reading.begin(true).await;
+    let began = Instant::now();
+    while began.elapsed() < WARM_UP {
+        reading.rows(true).await;
+    }
+    load::threads();
     let (began, before, mut messages) = (Instant::now(), load::cpu(), 0);
     while began.elapsed() < LIVE {
         messages += reading.rows(true).await.map_or(0, |(rows, _)| rows);

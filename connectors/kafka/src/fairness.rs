@@ -36,6 +36,7 @@ pub(crate) struct Totals {
     pub(crate) starved: Duration,
     pub(crate) pauses: u64,
     pub(crate) refetched: u64,
+    pub(crate) moves: u64,
 }
 
 /// How fairly a source was served so far.
@@ -91,6 +92,9 @@ pub struct PartitionFairness {
     /// Bytes that were fetched, thrown away and fetched again, because of a
     /// seek or a rebalance; estimated from the mean size of its messages.
     pub refetched_bytes: u64,
+    /// How often it moved from one of the reader's clients to the other: where
+    /// there are many partitions, the busiest are fetched apart.
+    pub moves: u64,
 }
 
 fn seconds<S: Serializer>(duration: &Duration, s: S) -> Result<S::Ok, S::Error> {
@@ -115,6 +119,7 @@ impl Fairness {
             starved: totals.starved,
             pauses: totals.pauses,
             refetched_bytes: totals.refetched,
+            moves: totals.moves,
         });
         FairnessReport {
             index: (ledger.windows > 0).then(|| ledger.index_sum / f64::from(ledger.windows)),
@@ -141,6 +146,7 @@ impl Fairness {
         totals.starved += news.starved;
         totals.pauses += news.pauses;
         totals.refetched += news.refetched;
+        totals.moves += news.moves;
     }
 
     /// Takes note of a window in which several partitions had data waiting.

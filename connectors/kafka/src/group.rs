@@ -35,7 +35,7 @@ use crate::context::{Change, Rebalance};
 use crate::errors;
 use crate::lookup::Lookup;
 use crate::poller::Poller;
-use crate::slot::{self, Slot, State};
+use crate::slot::{self, Client, Slot, State};
 
 /// The longest that a revocation may take.
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -178,11 +178,18 @@ impl Poller {
     /// Lets go of a partition outside of any revocation.
     fn forget(&mut self, lane: usize) {
         let list = slot::names(self.slots.iter().skip(lane).take(1).filter(|slot| slot.assigned));
+        let client = self.slots[lane].client;
         self.remove(lane);
+        self.unassign(client, &list);
+    }
+
+    /// Takes partitions from a client, if any are listed.
+    fn unassign(&mut self, client: Client, list: &TopicPartitionList) {
         if list.count() > 0
-            && let Err(error) = self.consumer.incremental_unassign(&list)
+            && let Some(fetcher) = self.fetcher(client)
+            && let Err(error) = fetcher.incremental_unassign(list)
         {
-            self.outbox.error(errors::failed("giving up a partition", error).retryable(true));
+            self.outbox.error(errors::failed("giving up partitions", error).retryable(true));
         }
     }
 
@@ -282,12 +289,17 @@ impl Poller {
 
     /// Lets go of the partitions that are leaving.
     fn give_up(&mut self) {
-        let leaving = |slot: &&Slot| slot.state == State::Leaving;
-        let assigned = self.slots.iter().filter(leaving).filter(|slot| slot.assigned);
-        let list = slot::names(assigned);
+        let leaving = |client: Client| {
+            let assigned = self.slots.iter().filter(|slot| slot.assigned && slot.client == client);
+            slot::names(assigned.filter(|slot| slot.state == State::Leaving))
+        };
+        let (list, express) = (leaving(Client::Member), leaving(Client::Express));
         while let Some(lane) = self.slots.iter().position(|slot| slot.state == State::Leaving) {
             self.remove(lane);
         }
+        self.unassign(Client::Express, &express);
+        // Nobody was served until now, which is nobody's fault.
+        self.slots.iter_mut().for_each(|slot| slot.stats.rest());
         self.hold_positions();
         let given = match self.is_eager() {
             true => {
@@ -305,7 +317,7 @@ impl Poller {
         }
         if !self.is_eager() {
             // For what was resumed just now, to be fetched at once.
-            self.slots.iter_mut().for_each(|slot| slot.astray |= slot.assigned);
+            self.rebalance_may_have_begun();
         }
         self.unsynced = true;
         self.sync_at = None;

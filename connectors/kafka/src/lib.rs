@@ -50,6 +50,7 @@ mod commit;
 mod config;
 mod context;
 mod errors;
+mod express;
 mod fair;
 mod fairness;
 mod ffi;

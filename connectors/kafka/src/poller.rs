@@ -19,9 +19,10 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode;
 use tidelock_connector::{ErrorKind, Identity, Rejected, SourceContext, Start, Stream};
 
-use crate::client::Limits;
+use crate::client::{Limits, Shares};
 use crate::context::{Consumer, Notes};
 use crate::errors::{self, Limit};
+use crate::express::Express;
 use crate::fair::Fair;
 use crate::ffi::{Queue, Room};
 use crate::group::Group;
@@ -30,7 +31,7 @@ use crate::reader::Command;
 use crate::rows::Rows;
 use crate::serve::Served;
 use crate::settings::Settings;
-use crate::slot::{Slot, State};
+use crate::slot::{Client, Slot, State};
 use crate::stats::{Pace, Report};
 
 /// How many events are served per round, so that a flood of log lines does not
@@ -55,6 +56,7 @@ const ERROR_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct Poller {
     pub(crate) consumer: Arc<Consumer>,
     main: Option<Queue<Notes>>,
+    pub(crate) express: Express,
     pub(crate) settings: Arc<Settings>,
     pub(crate) identity: Identity,
     pub(crate) outbox: Outbox,
@@ -118,7 +120,11 @@ impl Drop for Poller {
         tracing::debug!("leaving the group");
         self.slots.iter_mut().for_each(|slot| self.report.retire(slot));
         self.group.cancel();
-        self.consumer.context().close();
+        for client in [Client::Member, Client::Express] {
+            if let Some(consumer) = self.fetcher(client) {
+                consumer.context().close();
+            }
+        }
     }
 }
 
@@ -129,13 +135,14 @@ impl Poller {
         identity: Identity,
         outbox: Outbox,
         commands: Receiver<Command>,
-        limits: Limits,
+        shares: Shares,
         ctx: &SourceContext,
     ) -> Self {
         let fair = Fair::new(settings.config.max_poll_records);
         let report = Report::new(settings.fairness.clone(), ctx.worker);
         Self {
             main: Queue::main(&consumer),
+            express: Express::new(shares.express, ctx.worker),
             consumer,
             settings,
             identity,
@@ -145,7 +152,7 @@ impl Poller {
             topics: Vec::new(),
             group: Group::default(),
             budget: Budget::new(ctx.memory),
-            limits,
+            limits: shares.member,
             room: Room::default(),
             report,
             pace: Pace::new(),
@@ -168,7 +175,7 @@ impl Poller {
             self.resync();
             let served = self.round();
             self.cut_due(Instant::now());
-            self.report.publish(&self.consumer, &mut self.slots, &self.outbox, &self.pace);
+            self.tell();
             self.rest(served);
         }
     }
@@ -199,9 +206,29 @@ impl Poller {
                 break;
             }
         }
-        let reported = self.consumer.context().take_errors();
+        let mut reported = self.consumer.context().take_errors();
+        if let (Some(express), Some(main)) = (self.express.consumer(), &self.express.main) {
+            for _ in 0..EVENTS_PER_ROUND.min(main.len()) {
+                // Errors, which its context takes note of; all messages are in
+                // the queues of their partitions.
+                drop(express.poll(Duration::ZERO));
+            }
+            reported.append(&mut express.context().take_errors());
+        }
         for (code, reason) in reported {
             self.pass_on(code, &reason);
+        }
+    }
+
+    /// Once a second: hands on the figures, and acts on them.
+    fn tell(&mut self) {
+        let (member, express) = (&self.consumer, self.express.consumer());
+        let client = |slot: &Slot| match slot.client {
+            Client::Member => Some(&**member),
+            Client::Express => express.map(|consumer| &**consumer),
+        };
+        if self.report.publish(client, &mut self.slots, &self.outbox, &self.pace) {
+            self.give_seats();
         }
     }
 

@@ -12,6 +12,7 @@ use crate::fair::{Taken, Turn};
 use crate::ffi::{Message, Queue, Room};
 use crate::poller::Poller;
 use crate::rows::Refused;
+use crate::slot::Client;
 use crate::stats::Seen;
 use crate::track::Step;
 
@@ -35,7 +36,10 @@ pub(crate) enum Served {
 impl Poller {
     /// One turn for every partition.
     pub(crate) fn round(&mut self) -> Served {
-        if self.halted {
+        // Nothing comes between a revocation and its end: rows that are open when
+        // partitions go would be of others then. The group's member has paused
+        // everything anyhow, the other client has not.
+        if self.halted || self.group.is_leaving() {
             return Served::Drained { any: false };
         }
         let (mut any, mut more) = (false, false);
@@ -84,7 +88,11 @@ impl Poller {
         let left = waiting > 0 && slot.is_served();
         if slot.is_served() {
             slot.stats.look(&began, any, self.settings.config.poll_interval);
-            slot.stats.see(Seen { any, waiting, left }, &self.pace, self.limits.queue_messages);
+            let limit = match slot.client {
+                Client::Member => self.limits.queue_messages,
+                Client::Express => self.express.queue_messages(),
+            };
+            slot.stats.see(Seen { any, waiting, left }, &self.pace, limit);
         }
         (any, left)
     }

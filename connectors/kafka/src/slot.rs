@@ -19,9 +19,11 @@ pub(crate) struct Slot {
     pub(crate) name: CString,
     pub(crate) state: State,
     pub(crate) track: Track,
+    /// Who fetches it.
+    pub(crate) client: Client,
     /// Its queue, from the first assignment in librdkafka on.
     pub(crate) queue: Option<Queue<Notes>>,
-    /// librdkafka has it in its assignment.
+    /// That client has it in its assignment.
     pub(crate) assigned: bool,
     /// librdkafka was told to pause it.
     pub(crate) paused: bool,
@@ -31,6 +33,15 @@ pub(crate) struct Slot {
     pub(crate) weight: u32,
     pub(crate) stats: Stats,
     pub(crate) meters: Meters,
+}
+
+/// One of the two clients of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Client {
+    /// The member of the group, who fetches what nobody else does.
+    Member,
+    /// The one for the busiest partitions (`express`).
+    Express,
 }
 
 /// What may be done with a partition.
@@ -58,6 +69,7 @@ impl Slot {
             name,
             state: State::Claiming(claim),
             track: Track::new(0, None),
+            client: Client::Member,
             queue: None,
             assigned: false,
             paused: false,

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use crate::admin::GroupAdmin;
 use crate::builder::KafkaSourceBuilder;
-use crate::client::{self, Limits};
+use crate::client::{self, Shares};
 use crate::commit::KafkaCommitter;
 use crate::config::{KafkaConfig, StartAt};
 use crate::context::{Consumer, Notes};
@@ -132,9 +132,9 @@ fn open(settings: &Arc<Settings>, ctx: &SourceContext) -> Result<OpenSource> {
     drop(probe);
 
     let partitions = topics.iter().map(|topic| topic.partitions).sum();
-    let limits = Limits::new(ctx.memory, partitions, config.partition_pause_threshold);
-    tracing::debug!(?limits, partitions, memory = ctx.memory, "limits");
-    let consumer: Consumer = client::member(config, group, ctx.worker, limits)
+    let shares = Shares::new(ctx.memory, partitions, config.partition_pause_threshold);
+    tracing::debug!(?shares, partitions, memory = ctx.memory, "limits");
+    let consumer: Consumer = client::member(config, group, ctx.worker, shares.member)
         .create_with_context(Notes::default())
         .map_err(|error| errors::failed("setting up the Kafka consumer", error))?;
     let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
@@ -156,7 +156,7 @@ fn open(settings: &Arc<Settings>, ctx: &SourceContext) -> Result<OpenSource> {
         .spawn(move || {
             // Dropped last, after the group was left.
             let _alive: mpsc::Sender<()> = alive;
-            Poller::new(consumer, settings, identity, outbox, obeyed, limits, &ctx).run();
+            Poller::new(consumer, settings, identity, outbox, obeyed, shares, &ctx).run();
         })
         .map_err(|error| Error::new(ErrorKind::Other, "cannot start a thread").source(error))?;
     let reader = KafkaReader {

@@ -64,6 +64,8 @@ pub(crate) struct Stats {
     backlogged: bool,
     /// Bytes served in this window.
     window: u64,
+    /// Bytes served between the last two reports.
+    recent: u64,
 }
 
 /// The records up to number `upto` wait since then at the latest.
@@ -165,6 +167,17 @@ impl Stats {
         }
     }
 
+    /// Another client fetches it from now on.
+    pub(crate) fn change_client(&mut self) {
+        self.news.moves += 1;
+        self.stale = 0;
+    }
+
+    /// Bytes served between the last two reports, which is about a second.
+    pub(crate) fn recent(&self) -> u64 {
+        self.recent
+    }
+
     /// What has come since the last call.
     fn take(&mut self, now: Instant) -> Totals {
         let since = self.oldest.map(|oldest| oldest.since);
@@ -174,6 +187,7 @@ impl Stats {
         self.records += news.records;
         self.bytes += news.bytes;
         self.window += news.bytes;
+        self.recent = news.bytes;
         news
     }
 
@@ -193,6 +207,7 @@ pub(crate) struct Meters {
     pauses: Counter,
     starved: Counter,
     refetched: Counter,
+    moves: Counter,
     waiting: Gauge,
     oldest: Gauge,
     longest: Gauge,
@@ -210,6 +225,7 @@ impl Meters {
             pauses: metrics::counter!("tidelock_source_pauses_total", &labels),
             starved: metrics::counter!("tidelock_source_starved_milliseconds_total", &labels),
             refetched: metrics::counter!("tidelock_source_refetched_bytes_total", &labels),
+            moves: metrics::counter!("tidelock_source_moves_total", &labels),
             waiting: metrics::gauge!("tidelock_source_waiting_messages", &labels),
             oldest: metrics::gauge!("tidelock_source_oldest_waiting_seconds", &labels),
             longest: metrics::gauge!("tidelock_source_longest_wait_seconds", &labels),
@@ -224,6 +240,7 @@ impl Meters {
         self.pauses.increment(news.pauses);
         self.starved.increment(news.starved.as_millis() as u64);
         self.refetched.increment(news.refetched);
+        self.moves.increment(news.moves);
         self.waiting.set(news.waiting as f64);
         self.oldest.set(news.oldest_waiting.as_secs_f64());
         self.longest.set(news.longest_wait.as_secs_f64());
@@ -246,17 +263,17 @@ impl Report {
         Self { fairness, worker: worker.to_string(), last: None, window: None }
     }
 
-    /// Publishes, if it is time.
-    pub(crate) fn publish(
+    /// Publishes, if it is time; whether it was.
+    pub(crate) fn publish<'a>(
         &mut self,
-        consumer: &Consumer,
+        client: impl Fn(&Slot) -> Option<&'a Consumer>,
         slots: &mut [Slot],
         outbox: &Outbox,
         pace: &Pace,
-    ) {
+    ) -> bool {
         let now = Instant::now();
         if self.last.is_some_and(|last| now.duration_since(last) < INTERVAL) {
-            return;
+            return false;
         }
         self.last = Some(now);
         metrics::gauge!("tidelock_source_assigned_partitions").set(slots.len() as f64);
@@ -266,11 +283,12 @@ impl Report {
         for (slot, news) in slots.iter().zip(&news) {
             slot.meters.publish(news, news.bytes as f64 / all.max(1) as f64);
             self.fairness.add(&slot.partition, news);
-            if let Some(lag) = lag(consumer, &slot.name, slot) {
+            if let Some(lag) = client(slot).and_then(|client| lag(client, &slot.name, slot)) {
                 slot.meters.lag.set(lag as f64);
             }
         }
         self.turn_window(slots, now, pace.turns);
+        true
     }
 
     /// Measures the fairness of a window that is over.

@@ -17,16 +17,21 @@
 //! (`rd_kafka_broker_serve`), and rebalances that follow one another add up. So
 //! they are sought once more, which does wake it
 //! (`rd_kafka_toppar_set_fetch_state`); nothing was fetched yet.
+//!
+//! All that is about the member of the group. The other client (`express`)
+//! knows of no rebalances, and what it fetches is where we left it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{Consumer as _, RebalanceProtocol};
 use tidelock_connector::{Error, ErrorKind, Result, TopicPartition};
 
+use crate::context::Consumer;
 use crate::errors;
 use crate::ffi::Queue;
 use crate::poller::Poller;
-use crate::slot::{self, Slot, State};
+use crate::slot::{self, Client, Slot, State};
 
 /// How long librdkafka may take to seek.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,12 +51,7 @@ impl Poller {
         if !self.unsynced || !due || self.group.is_leaving() {
             return;
         }
-        let outcome = match self.is_eager() {
-            true => self.reassign(),
-            false => self.assign_new(),
-        };
-        let outcome =
-            outcome.and_then(|()| self.pause_and_resume()).and_then(|()| self.reposition());
+        let outcome = self.bring(Client::Member).and_then(|()| self.bring(Client::Express));
         if let Err(error) = outcome {
             tracing::debug!(%error, "not in place yet");
             self.sync_at = Some(Instant::now() + SYNC_PAUSE);
@@ -66,27 +66,42 @@ impl Poller {
         }
     }
 
-    /// Assigns what librdkafka does not have yet.
-    fn assign_new(&mut self) -> Result<()> {
-        let is_new = |slot: &Slot| slot.is_wanted() && !slot.assigned;
+    /// The same for one of the clients.
+    fn bring(&mut self, client: Client) -> Result<()> {
+        let Some(fetcher) = self.fetcher(client).cloned() else { return Ok(()) };
+        match client == Client::Member && self.is_eager() {
+            true => self.reassign()?,
+            false => self.assign_new(client, &fetcher)?,
+        }
+        self.pause_and_resume(client, &fetcher)?;
+        self.reposition(client, &fetcher)
+    }
+
+    /// Assigns what the client does not have yet.
+    fn assign_new(&mut self, client: Client, fetcher: &Arc<Consumer>) -> Result<()> {
+        let is_new = |slot: &Slot| slot.client == client && slot.is_wanted() && !slot.assigned;
         if !self.slots.iter().any(is_new) {
             return Ok(());
         }
-        self.detach(is_new)?;
+        self.detach(fetcher, is_new)?;
         let list = slot::positions(self.slots.iter().filter(|slot| is_new(slot)));
-        self.consumer
+        fetcher
             .incremental_assign(&list)
             .map_err(|error| errors::failed("assigning partitions", error).retryable(true))?;
-        for slot in &mut self.slots {
-            if is_new(slot) {
-                slot.is_in_place();
-            } else {
-                // If a rebalance has begun that we have not heard of, this was
-                // taken for the answer to it, and the others were resumed.
-                slot.astray |= slot.assigned;
-            }
+        if client == Client::Member {
+            self.rebalance_may_have_begun();
         }
+        self.slots.iter_mut().filter(|slot| is_new(slot)).for_each(Slot::is_in_place);
         Ok(())
+    }
+
+    /// The member has assigned or unassigned something. If a rebalance has
+    /// begun that we have not heard of, that was taken for the answer to it,
+    /// and the other partitions were resumed.
+    pub(crate) fn rebalance_may_have_begun(&mut self) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.client == Client::Member) {
+            slot.astray |= slot.assigned;
+        }
     }
 
     /// The older protocol knows only whole assignments.
@@ -95,7 +110,8 @@ impl Poller {
         if !self.slots.iter().any(is_new) {
             return Ok(());
         }
-        self.detach(Slot::is_wanted)?;
+        let consumer = Arc::clone(&self.consumer);
+        self.detach(&consumer, Slot::is_wanted)?;
         let list = slot::positions(self.slots.iter().filter(|slot| slot.is_wanted()));
         self.consumer
             .assign(&list)
@@ -110,10 +126,10 @@ impl Poller {
     }
 
     /// Detaches the queues of partitions that are about to be assigned.
-    fn detach(&mut self, which: impl Fn(&Slot) -> bool) -> Result<()> {
+    fn detach(&mut self, fetcher: &Arc<Consumer>, which: impl Fn(&Slot) -> bool) -> Result<()> {
         for slot in self.slots.iter_mut().filter(|slot| which(slot)) {
             let TopicPartition { topic, partition } = &slot.partition;
-            slot.queue = Queue::detach(&self.consumer, topic, *partition);
+            slot.queue = Queue::detach(fetcher, topic, *partition);
             if slot.queue.is_none() {
                 let text = "librdkafka has no queue for the partition";
                 return Err(Error::new(ErrorKind::Unavailable, text).at(&slot.partition));
@@ -123,15 +139,16 @@ impl Poller {
     }
 
     /// Fetching stops where nothing is wanted, and goes on where it is again.
-    fn pause_and_resume(&mut self) -> Result<()> {
+    fn pause_and_resume(&mut self, client: Client, fetcher: &Consumer) -> Result<()> {
+        let has = |slot: &Slot| slot.client == client && slot.assigned;
         let to_pause = |slot: &Slot| {
-            slot.assigned && !slot.paused && !slot.is_wanted() && slot.state != State::Leaving
+            has(slot) && !slot.paused && !slot.is_wanted() && slot.state != State::Leaving
         };
-        let to_resume = |slot: &Slot| slot.assigned && slot.paused && slot.is_wanted();
+        let to_resume = |slot: &Slot| has(slot) && slot.paused && slot.is_wanted();
         let failed = |error| errors::failed("pausing partitions", error).retryable(true);
         if self.slots.iter().any(to_pause) {
             let list = slot::names(self.slots.iter().filter(|slot| to_pause(slot)));
-            self.consumer.pause(&list).map_err(failed)?;
+            fetcher.pause(&list).map_err(failed)?;
             for slot in self.slots.iter_mut().filter(|slot| to_pause(slot)) {
                 slot.paused = true;
                 slot.throw_away();
@@ -139,7 +156,7 @@ impl Poller {
         }
         if self.slots.iter().any(to_resume) {
             let list = slot::names(self.slots.iter().filter(|slot| to_resume(slot)));
-            self.consumer.resume(&list).map_err(failed)?;
+            fetcher.resume(&list).map_err(failed)?;
             for slot in self.slots.iter_mut().filter(|slot| to_resume(slot)) {
                 slot.paused = false;
                 slot.astray = true;
@@ -150,14 +167,14 @@ impl Poller {
 
     /// Seeks where librdkafka is somewhere else. What it fetched before is
     /// never handed out after that; what takes no seek stays astray.
-    fn seek_astray(&mut self) -> Result<()> {
+    fn seek_astray(&mut self, client: Client, fetcher: &Consumer) -> Result<()> {
+        let is_astray = |slot: &Slot| slot.is_astray(client);
         if !self.slots.iter().any(is_astray) {
             return Ok(());
         }
         self.slots.iter_mut().filter(|slot| is_astray(slot)).for_each(Slot::throw_away);
         let list = slot::positions(self.slots.iter().filter(|slot| is_astray(slot)));
-        let answer = self
-            .consumer
+        let answer = fetcher
             .seek_partitions(list, SEEK_TIMEOUT)
             .map_err(|error| errors::failed("seeking", error).retryable(true))?;
         for slot in self.slots.iter_mut().filter(|slot| is_astray(slot)) {
@@ -171,20 +188,22 @@ impl Poller {
     /// Seeks, too; a partition that takes no seek, because its fetching has
     /// failed, is unassigned here and assigned again by the next
     /// [`resync`](Self::resync).
-    fn reposition(&mut self) -> Result<()> {
-        self.seek_astray()?;
+    fn reposition(&mut self, client: Client, fetcher: &Consumer) -> Result<()> {
+        let is_astray = |slot: &Slot| slot.is_astray(client);
+        self.seek_astray(client, fetcher)?;
         if !self.slots.iter().any(is_astray) {
             return Ok(());
         }
         let list = slot::names(self.slots.iter().filter(|slot| is_astray(slot)));
         tracing::debug!(partitions = list.count(), "assigning again what takes no seek");
-        self.consumer
+        fetcher
             .incremental_unassign(&list)
             .map_err(|error| errors::failed("giving up partitions", error).retryable(true))?;
-        for slot in &mut self.slots {
-            slot.assigned &= !is_astray(slot);
-            // As in `assign_new`.
-            slot.astray |= slot.assigned;
+        for slot in self.slots.iter_mut().filter(|slot| is_astray(slot)) {
+            slot.assigned = false;
+        }
+        if client == Client::Member {
+            self.rebalance_may_have_begun();
         }
         Ok(())
     }
@@ -195,8 +214,9 @@ impl Poller {
             // Nothing is kept there.
             return;
         }
-        self.slots.iter_mut().for_each(|slot| slot.astray |= slot.assigned);
-        if let Err(error) = self.seek_astray() {
+        self.rebalance_may_have_begun();
+        let consumer = Arc::clone(&self.consumer);
+        if let Err(error) = self.seek_astray(Client::Member, &consumer) {
             // What is astray is not served until it was found again.
             tracing::warn!(%error, "positions could not be held");
         }
@@ -208,11 +228,11 @@ impl Poller {
     }
 }
 
-fn is_astray(slot: &Slot) -> bool {
-    slot.astray && slot.assigned && slot.is_wanted()
-}
-
 impl Slot {
+    fn is_astray(&self, client: Client) -> bool {
+        self.client == client && self.astray && self.assigned && self.is_wanted()
+    }
+
     /// librdkafka was just told where it begins.
     fn is_in_place(&mut self) {
         self.assigned = true;

@@ -155,7 +155,7 @@ fn of_stat(stat: &str) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// Says which threads have worked, and how much.
+/// Says which threads have worked so far, and how much.
 pub(crate) fn threads() {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return };
     for task in tasks.flatten() {

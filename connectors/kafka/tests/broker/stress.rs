@@ -22,13 +22,19 @@ use tidelock_kafka::{Format, KafkaSource};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// Partitions of the topic.
-pub(crate) const TOPIC_PARTITIONS: usize = 8;
+/// Partitions of the topic: so many that the busiest are fetched apart.
+pub(crate) const TOPIC_PARTITIONS: usize = 24;
 const MEMBERS: usize = 4;
 /// Longer than any rebalance takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A burst of this many messages for each partition, every 10 ms or so.
-const BURST: usize = 50;
+const BURST: usize = 16;
+/// The same for each partition that is busy just now, and their size.
+const BUSY_BURST: usize = 64;
+const BUSY_SIZE: usize = 2048;
+/// How many partitions are busy, and for how long.
+const BUSY: usize = 3;
+const BUSY_TIME: Duration = Duration::from_secs(7);
 
 /// What came out.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +45,8 @@ pub(crate) struct Outcome {
     pub(crate) rebalances: u64,
     /// Records read.
     pub(crate) records: u64,
+    /// Times that a partition moved from one client of a reader to the other.
+    pub(crate) moves: u64,
     /// Records that were passed over.
     pub(crate) lost: u64,
     /// Records that were read twice.
@@ -52,11 +60,11 @@ pub(crate) struct Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rounds, rebalances, records, lost, doubled, stall, gap } = self;
+        let Self { rounds, rebalances, records, moves, lost, doubled, stall, gap } = self;
         write!(
             f,
             "{rounds} rounds, {rebalances} assignments and revocations, {records} records, \
-             {lost} lost, {doubled} doubled, longest stall {stall:.1?} owned, {gap:.1?} in all"
+             {moves} moves, {lost} lost, {doubled} doubled, longest stall {stall:.1?} owned, {gap:.1?} in all"
         )
     }
 }
@@ -90,8 +98,11 @@ impl Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, coverage: &Coverage) {
+    /// There are no holes in the log, so what is covered was a row each.
+    fn read(&self, coverage: &Coverage, rows: usize) {
         let board = &mut *self.board();
+        let covered: u64 = coverage.iter().map(|(_, set)| set.len()).sum();
+        board.outcome.lost += covered.saturating_sub(rows as u64);
         for (partition, set) in coverage.iter() {
             let cell = &mut board.cells[partition.partition as usize];
             for range in set.ranges() {
@@ -143,6 +154,16 @@ impl Shared {
     }
 }
 
+/// Ends the producer, after a panic too: the runtime would wait for it.
+#[derive(Default)]
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// A member of the group, at work.
 struct Running {
     number: usize,
@@ -172,8 +193,8 @@ impl Member {
 
     async fn serve(&mut self) {
         match self.open.reader.next().await {
-            Ok(Event::Batch(batch)) => self.shared.read(&batch.coverage),
-            Ok(Event::Covered(coverage)) => self.shared.read(&coverage),
+            Ok(Event::Batch(batch)) => self.shared.read(&batch.coverage, batch.num_rows()),
+            Ok(Event::Covered(coverage)) => self.shared.read(&coverage, 0),
             Ok(Event::Assigned(assignment)) => {
                 let mut board = self.shared.board();
                 board.outcome.rebalances += 1;
@@ -247,8 +268,8 @@ pub(crate) async fn rebalances(
         .with_writer(std::io::stderr)
         .try_init();
     let shared = Shared::default();
-    let stop = Arc::new(AtomicBool::new(false));
-    let producer = produce(config, topic, shared.clone(), Arc::clone(&stop));
+    let stop = Stop::default();
+    let producer = produce(config, topic, shared.clone(), Arc::clone(&stop.0));
     let watch = {
         let shared = shared.clone();
         tokio::spawn(async move {
@@ -287,11 +308,13 @@ pub(crate) async fn rebalances(
             catch_up(&shared).await;
         }
         shared.board().outcome.rounds = round + 1;
+        shared.board().outcome.moves =
+            source.fairness().report().partitions.iter().map(|one| one.moves).sum();
         if (round + 1) % 20 == 0 {
             eprintln!("{}", shared.board().outcome);
         }
     }
-    stop.store(true, Relaxed);
+    drop(stop);
     producer.await.expect("the producer does not panic");
     settle(&shared, &members).await;
     catch_up(&shared).await;
@@ -329,17 +352,24 @@ fn produce(
     let producer: BaseProducer = config.create().expect("a producer");
     let topic = topic.to_owned();
     tokio::task::spawn_blocking(move || {
+        let (start, large) = (Instant::now(), "x".repeat(BUSY_SIZE));
         while !stop.load(Relaxed) {
             let began = Instant::now();
-            for number in 0..TOPIC_PARTITIONS * BURST {
-                let partition = (number % TOPIC_PARTITIONS) as i32;
-                let record = BaseRecord::<(), str>::to(&topic).partition(partition);
-                let sent = producer.send(record.payload("one of many"));
-                sent.map_err(|(error, _)| error).expect("room in the producer");
+            let first = (start.elapsed().as_secs() / BUSY_TIME.as_secs()) as usize * BUSY;
+            let mut bursts = [(BURST, "one of many"); TOPIC_PARTITIONS];
+            for busy in first..first + BUSY {
+                bursts[busy % TOPIC_PARTITIONS] = (BUSY_BURST, large.as_str());
+            }
+            for (partition, (burst, payload)) in bursts.iter().enumerate() {
+                for _ in 0..*burst {
+                    let record = BaseRecord::<(), str>::to(&topic).partition(partition as i32);
+                    let sent = producer.send(record.payload(payload));
+                    sent.map_err(|(error, _)| error).expect("room in the producer");
+                }
             }
             producer.flush(PATIENCE).expect("the broker acknowledges");
-            for cell in &mut shared.board().cells {
-                cell.end += BURST as i64;
+            for (cell, (burst, _)) in shared.board().cells.iter_mut().zip(bursts) {
+                cell.end += burst as i64;
             }
             std::thread::sleep(Duration::from_millis(10).saturating_sub(began.elapsed()));
         }
