@@ -38,13 +38,22 @@ use crate::stats::{Pace, Report};
 /// hold up the data.
 const EVENTS_PER_ROUND: usize = 64;
 
-/// The first pause when nothing is there; it doubles up to `poll_interval`.
+/// The first pause when nothing is there; after [`LIVELY`] it doubles, up to
+/// `poll_interval`.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-/// What the first pause grows by with each partition. Looking into an empty
-/// queue takes less than a hundredth of that, so that a thousand quiet
-/// partitions do not cost more than their few messages.
-const WAIT_PER_PARTITION: Duration = Duration::from_micros(10);
+/// How long after the last message more is expected any moment. Whoever sleeps
+/// until a queue is full has it left out of the next fetch.
+pub(crate) const LIVELY: Duration = Duration::from_millis(100);
+
+/// What the first pause grows by with each partition, so that going round a
+/// thousand quiet ones does not cost more than their few messages.
+const WAIT_PER_PARTITION: Duration = Duration::from_micros(3);
+
+/// After a pause, a partition that has had nothing for [`LIVELY`] is looked at
+/// again only after so long for each partition: looking into an empty queue
+/// takes a lock, a three-hundredth of that.
+const LULL_PER_PARTITION: Duration = Duration::from_micros(25);
 
 /// While an answer of the runtime is awaited, which wakes nobody.
 const ANSWER_WAIT: Duration = Duration::from_millis(5);
@@ -79,6 +88,10 @@ pub(crate) struct Poller {
     pub(crate) bad_records: Limit,
     commands: Receiver<Command>,
     wait: Duration,
+    /// The last round found everything empty.
+    pub(crate) rested: bool,
+    /// When something was there for the last time.
+    lively_at: Instant,
     idle_at: Option<Instant>,
 }
 
@@ -163,6 +176,8 @@ impl Poller {
             bad_records: Limit::every(ERROR_INTERVAL),
             commands,
             wait: SHORTEST_WAIT,
+            rested: false,
+            lively_at: Instant::now(),
             idle_at: None,
         }
     }
@@ -326,10 +341,10 @@ impl Poller {
     /// Waits, if there is nothing to do.
     fn rest(&mut self, served: Served) {
         let longest = self.settings.config.poll_interval;
-        let lanes = u32::try_from(self.fair.len()).unwrap_or(u32::MAX);
-        let shortest = SHORTEST_WAIT.max(WAIT_PER_PARTITION.saturating_mul(lanes)).min(longest);
+        let shortest = SHORTEST_WAIT.max(self.per_partition(WAIT_PER_PARTITION));
+        self.rested = matches!(served, Served::Drained { .. });
         match served {
-            Served::More => self.wait = shortest,
+            Served::More => {}
             // `next` wakes us when it has made room.
             Served::Full => {
                 let since = Instant::now();
@@ -338,18 +353,31 @@ impl Poller {
             }
             Served::Drained { any } => {
                 if any {
-                    self.wait = shortest;
+                    self.lively_at = Instant::now();
                     self.idle_at = None;
                 } else {
                     self.say_idle();
                 }
+                self.wait = match self.lively_at.elapsed() < LIVELY {
+                    true => shortest,
+                    false => (self.wait * 2).min(longest),
+                };
                 let open = self.topics.iter().filter_map(|topic| topic.since).min();
                 let due = open.map_or(longest, |since| longest.saturating_sub(since.elapsed()));
                 let answer = if self.group.is_waiting() { ANSWER_WAIT } else { longest };
                 thread::park_timeout(self.wait.min(due).min(answer).max(SHORTEST_WAIT));
-                self.wait = (self.wait * 2).min(longest);
             }
         }
+    }
+
+    /// How long a partition that has had nothing for a while is left alone.
+    pub(crate) fn lull(&self) -> Duration {
+        self.per_partition(LULL_PER_PARTITION)
+    }
+
+    fn per_partition(&self, time: Duration) -> Duration {
+        let lanes = u32::try_from(self.fair.len()).unwrap_or(u32::MAX);
+        time.saturating_mul(lanes).min(self.settings.config.poll_interval)
     }
 
     /// Says once a second that there is nothing to read.

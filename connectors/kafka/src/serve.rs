@@ -44,11 +44,17 @@ impl Poller {
         }
         let (mut any, mut more) = (false, false);
         self.pace.now = Instant::now();
+        // While there is work, everybody is looked at in every round.
+        let lull = self.rested.then(|| self.lull());
         for _ in 0..self.fair.len() {
             if self.outbox.held() >= self.budget.channel {
                 return Served::Full;
             }
             let Some(mut turn) = self.fair.begin() else { break };
+            if lull.is_some_and(|lull| self.slots[turn.lane].stats.is_quiet(&self.pace, lull)) {
+                self.fair.took(&mut turn, Taken { drained: true, ..Taken::default() });
+                continue;
+            }
             let (took, left) = self.turn(&mut turn);
             any |= took;
             more |= left;

@@ -15,6 +15,7 @@ use crate::context::Consumer;
 use crate::fairness::{Fairness, Totals, jain};
 use crate::ffi::{self, Queue};
 use crate::outbox::Outbox;
+use crate::poller::LIVELY;
 use crate::slot::Slot;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -55,6 +56,8 @@ pub(crate) struct Stats {
     full: bool,
     /// When its queue was last looked into.
     looked: Option<Pace>,
+    /// When something was last found there.
+    found: Option<Instant>,
     /// What has waited longest.
     oldest: Option<Oldest>,
     /// Thrown away already, though still in the queue.
@@ -96,10 +99,12 @@ impl Stats {
 
     /// A turn begins at `pace` that finds something, or not.
     pub(crate) fn look(&mut self, pace: &Pace, found: bool, poll_interval: Duration) {
-        let Some(last) = self.looked.replace(*pace) else { return };
+        let last = self.looked.replace(*pace);
         if !found {
             return;
         }
+        self.found = Some(pace.now);
+        let Some(last) = last else { return };
         let blocked = pace.blocked.saturating_sub(last.blocked);
         let wait = pace.now.saturating_duration_since(last.now).saturating_sub(blocked);
         self.news.longest_wait = self.news.longest_wait.max(wait);
@@ -107,6 +112,14 @@ impl Stats {
         if wait > poll_interval * 2 {
             self.news.starved += wait - poll_interval;
         }
+    }
+
+    /// Whether nothing was there for a while, and it was looked at within
+    /// `lull`.
+    pub(crate) fn is_quiet(&self, pace: &Pace, lull: Duration) -> bool {
+        let within = |at: Instant, time| pace.now.saturating_duration_since(at) < time;
+        self.looked.is_some_and(|looked| within(looked.now, lull))
+            && !self.found.is_some_and(|found| within(found, LIVELY))
     }
 
     /// A turn has ended; `limit` messages are what may wait.
@@ -378,6 +391,18 @@ mod tests {
         // Nor is waiting for data to come.
         turn(&mut stats, &mut later(&blocked, 9_000, 1_004), 0, 0);
         assert_eq!(stats.news.longest_wait, Duration::from_millis(150));
+    }
+
+    #[test]
+    fn a_quiet_partition_is_left_alone_for_a_lull_and_no_longer() {
+        let (mut stats, begin) = (Stats::default(), Pace::new());
+        let lull = Duration::from_millis(25);
+        assert!(!stats.is_quiet(&begin, lull), "nobody has looked yet");
+        turn(&mut stats, &mut begin.clone(), 1, 0);
+        assert!(!stats.is_quiet(&later(&begin, 10, 1), lull), "more may come");
+        turn(&mut stats, &mut later(&begin, 120, 1), 0, 0);
+        assert!(stats.is_quiet(&later(&begin, 130, 1), lull));
+        assert!(!stats.is_quiet(&later(&begin, 145, 1), lull));
     }
 
     #[test]
