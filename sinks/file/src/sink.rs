@@ -77,7 +77,7 @@ impl Sink for FileSink {
                 let schema = splitter.file_schema;
                 format::check(&self.config, &schema)?;
                 let none = RecordBatch::new_empty(Arc::clone(&schema));
-                Layout::new(&self.config, schema).encoder(&self.config, &none, usize::MAX)
+                Layout::new(&self.config, schema).encoder(&self.config, &none)
             });
             fits.map_err(|e| e.with("stream", &stream.name))?;
         }

@@ -29,8 +29,12 @@ use crate::footer::{CommitSet, SetCoverage, SetFile};
 use crate::format::Layout;
 use crate::partition::{Part, PartitionBy, Splitter};
 
-/// How many files are being finished at once, of one checkpoint.
+/// How many files are being finished at once before their barrier, each by a
+/// task that may be encoding.
 const FINISHING_AT_ONCE: usize = 4;
+/// How many files of a barrier are on their way at once. One task encodes them,
+/// one after the other, so that more of them need no more memory.
+const STAGING_AT_ONCE: usize = 16;
 /// So many bytes of rows make a row group, when memory is short. Fewer would
 /// make files that are slow to read, and a file more is better.
 const ROW_GROUP_WORTH_ENDING: usize = 1 << 20;
@@ -139,9 +143,8 @@ impl FileWriter {
 
     fn open_file(&mut self, index: usize, values: &[ArrayRef], part: &Part) -> Result<OpenFile> {
         let StreamFiles { stream, splitter, layout, .. } = &mut self.streams[index];
-        let memory = self.shared.context.memory;
         let folders = splitter.folders(values, part.row())?;
-        let encoder = layout.encoder(&self.shared.config, &part.records, memory)?;
+        let encoder = layout.encoder(&self.shared.config, &part.records)?;
         let place = (self.checkpoint, self.next_file);
         let name = (folders.as_str(), stream.name.as_ref());
         self.next_file += 1;
@@ -205,12 +208,11 @@ impl FileWriter {
         self.early.reap()
     }
 
-    /// The only open file gives back what it can without being closed, and the
-    /// others all. Can more be had?
+    /// The only open file gives back what is on its way, and the others all. Can
+    /// more be had?
     async fn relieve_last(&mut self) -> Result<bool> {
         let mut kept = 0;
         for file in self.files_mut() {
-            file.flush().await?;
             file.settle().await?;
             kept += file.kept();
         }
@@ -282,7 +284,7 @@ async fn finish(files: Vec<OpenFile>, early: Early, set: CommitSet) -> Result<Ve
         .enumerate()
         .map(|(index, file)| file.finish(if index == last { set.take() } else { None }))
         .collect();
-    let finishing = stream::iter(finishing).buffer_unordered(FINISHING_AT_ONCE);
+    let finishing = stream::iter(finishing).buffer_unordered(STAGING_AT_ONCE);
     let (mut staged, early) =
         future::try_join(finishing.try_collect::<Vec<_>>(), early.all()).await?;
     staged.extend(early);

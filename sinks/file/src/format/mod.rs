@@ -60,13 +60,11 @@ impl Layout {
         Self { format: config.format, codec: config.codec(), schema, parquet: None }
     }
 
-    /// Starts a file; `first` are the first rows that it will get. A writer
-    /// that may hold `memory` bytes in all makes smaller row groups.
+    /// Starts a file; `first` are the first rows that it will get.
     pub(crate) fn encoder(
         &mut self,
         config: &FileConfig,
         first: &RecordBatch,
-        memory: usize,
     ) -> Result<Box<dyn Encoder>> {
         if self.format == Format::Json {
             return Ok(Box::new(json::JsonEncoder::new(self.codec)?));
@@ -82,7 +80,7 @@ impl Layout {
                 encodings
             }
         };
-        let limits = parquet::Limits::new(config, memory);
+        let limits = parquet::Limits::new(config);
         let schema = Arc::clone(&self.schema);
         Ok(Box::new(parquet::ParquetEncoder::new(schema, &encodings, limits)?))
     }

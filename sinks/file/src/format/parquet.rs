@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{Array, ArrayRef, MutableArrayData, RecordBatch, make_array};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
@@ -21,6 +22,8 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnDescriptor;
 use tidelock_connector::{Error, Result};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 use super::sample::{self, Sample};
 use super::{Encoder, Pieces, failed};
@@ -29,8 +32,12 @@ use crate::footer::{FileFooter, PARQUET_KEY};
 
 /// Text of this length or more, on average, is long.
 const LONG_TEXT_BYTES: usize = 20;
-/// Row groups do not become smaller than this for want of memory.
-const MIN_ROW_GROUP_BYTES: usize = 1 << 20;
+/// What another file came to is believed down to this share of its rows, so
+/// that a file of rows that are less alike does not exceed its size by much.
+const MIN_RATIO: f64 = 0.125;
+/// Encoding so many bytes of rows takes so long that others must not wait for
+/// this thread.
+const LONG_WORK_BYTES: usize = 1 << 20;
 /// What an open file holds for every column beside its rows.
 const COLUMN_OVERHEAD: usize = 1 << 10;
 /// What every array holds beside its values.
@@ -41,6 +48,9 @@ pub(super) struct Encodings {
     properties: WriterPropertiesPtr,
     /// One for every column of the schema, which makes the writers of its leaves.
     columns: Vec<ArrowRowGroupWriterFactory>,
+    /// What the rows of the last row group came to, of one byte: the bits of an
+    /// `f64`.
+    ratio: AtomicU64,
 }
 
 impl Encodings {
@@ -54,7 +64,15 @@ impl Encodings {
                 .map(|(_, factory)| factory)
         };
         let columns = schema.fields().iter().map(factory).collect::<Result<_, _>>();
-        Ok(Self { columns: columns.map_err(failed)?, properties: Arc::new(properties) })
+        Ok(Self {
+            columns: columns.map_err(failed)?,
+            properties: Arc::new(properties),
+            ratio: AtomicU64::new(1_f64.to_bits()),
+        })
+    }
+
+    fn ratio(&self) -> f64 {
+        f64::from_bits(self.ratio.load(Ordering::Relaxed))
     }
 }
 
@@ -81,20 +99,15 @@ pub(super) struct Limits {
     rows: usize,
     /// Encoded, as far as that can be told.
     bytes: usize,
-    /// As the rows are held in memory.
-    held: usize,
 }
 
 impl Limits {
-    /// For a writer that may hold `memory` bytes.
-    pub(super) fn new(config: &FileConfig, memory: usize) -> Self {
+    pub(super) fn new(config: &FileConfig) -> Self {
         // A file must be able to tell how large it is before it is full.
         let bytes = config.parquet.row_group_size.0.min(config.target_file_size.0);
         Self {
             rows: config.parquet.row_group_rows,
             bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
-            // The other half is for what is on its way.
-            held: (memory / 2).max(MIN_ROW_GROUP_BYTES),
         }
     }
 }
@@ -149,20 +162,19 @@ impl ParquetEncoder {
         Ok(Self { writer, encodings, schema, limits, waiting: Waiting::default(), encoded: 0 })
     }
 
-    /// What waiting rows will come to, judged by those before them.
+    /// What waiting rows will come to, judged by those before them, or else by
+    /// another file.
     fn estimate(&self) -> usize {
-        match self.encoded {
-            0 => self.waiting.bytes,
-            encoded => {
-                let ratio = self.writer.bytes_written() as f64 / encoded as f64;
-                (self.waiting.bytes as f64 * ratio) as usize
-            }
-        }
+        let ratio = match self.encoded {
+            0 => self.encodings.ratio().clamp(MIN_RATIO, 1.0),
+            encoded => self.writer.bytes_written() as f64 / encoded as f64,
+        };
+        (self.waiting.bytes as f64 * ratio) as usize
     }
 
     fn is_full(&self) -> bool {
-        let Limits { rows, bytes, held } = self.limits;
-        self.waiting.rows >= rows || self.waiting.bytes >= held || self.estimate() >= bytes
+        let Limits { rows, bytes } = self.limits;
+        self.waiting.rows >= rows || self.estimate() >= bytes
     }
 
     fn encode(&mut self, waiting: Waiting) -> parquet::errors::Result<()> {
@@ -182,6 +194,8 @@ impl ParquetEncoder {
         }
         group.close()?;
         self.encoded += waiting.bytes;
+        let ratio = self.writer.bytes_written() as f64 / self.encoded as f64;
+        self.encodings.ratio.store(ratio.to_bits(), Ordering::Relaxed);
         Ok(())
     }
 }
@@ -208,7 +222,8 @@ impl Encoder for ParquetEncoder {
     fn flush(&mut self) -> Result<()> {
         match std::mem::take(&mut self.waiting) {
             Waiting { rows: 0, .. } => Ok(()),
-            waiting => self.encode(waiting).map_err(failed),
+            waiting if waiting.bytes < LONG_WORK_BYTES => self.encode(waiting).map_err(failed),
+            waiting => aside(|| self.encode(waiting)).map_err(failed),
         }
     }
 
@@ -230,6 +245,15 @@ impl Encoder for ParquetEncoder {
         let entry = KeyValue::new(PARQUET_KEY.to_owned(), footer.to_json()?);
         self.writer.append_key_value_metadata(entry);
         self.writer.finish().map(drop).map_err(failed)
+    }
+}
+
+/// Does what takes long, while the runtime goes on in other threads if it has
+/// any.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => block_in_place(work),
+        _ => work(),
     }
 }
 
