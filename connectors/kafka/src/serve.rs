@@ -307,8 +307,10 @@ impl Poller {
         }
     }
 
-    /// Throws away what is open.
+    /// Throws away what is open, and that it was ever reached: whatever is cut
+    /// next would cover it without its rows.
     pub(crate) fn discard(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.track.go_back());
         let slots = &self.slots;
         for topic in &mut self.topics {
             topic.since = None;

@@ -64,6 +64,11 @@ impl Track {
         (from < self.position).then_some((from, self.position))
     }
 
+    /// What was covered since the last report was thrown away.
+    pub(crate) fn go_back(&mut self) {
+        self.position = self.reported;
+    }
+
     /// Whether something was covered since the last report.
     pub(crate) fn has_news(&self) -> bool {
         self.reported < self.position
@@ -90,6 +95,16 @@ mod tests {
         assert_eq!(track.report(), None);
         track.reach(12);
         assert_eq!(track.report(), Some((9, 12)));
+    }
+
+    #[test]
+    fn what_was_thrown_away_is_not_covered() {
+        let mut track = Track::new(5, None);
+        assert_eq!(deliver(&mut track, 5), Step::Take);
+        assert_eq!(track.report(), Some((5, 6)));
+        assert_eq!(deliver(&mut track, 6), Step::Take);
+        track.go_back();
+        assert_eq!((track.report(), track.position()), (None, 6));
     }
 
     #[test]
