@@ -120,27 +120,31 @@ impl Poller {
             return;
         }
         self.express.moved = Some(Instant::now());
-        self.change(&down, Client::Express, Client::Member);
-        self.change(&up, Client::Member, Client::Express);
+        // A seat that was not given up cannot be given to anybody.
+        if self.change(&down, Client::Express, Client::Member) {
+            self.change(&up, Client::Member, Client::Express);
+        }
     }
 
     /// Gives up partitions of one client, for `resync` to assign them to the
-    /// other.
-    fn change(&mut self, lanes: &[usize], from: Client, to: Client) {
-        let list = slot::names(lanes.iter().map(|lane| &self.slots[*lane]));
-        let Some(fetcher) = self.fetcher(from) else { return };
+    /// other; whether that was done.
+    fn change(&mut self, lanes: &[usize], from: Client, to: Client) -> bool {
+        let Some(fetcher) = self.fetcher(from) else { return false };
         if lanes.is_empty() {
-            return;
+            return true;
         }
+        let moving = lanes.iter().map(|lane| &self.slots[*lane]);
+        let list = slot::names(moving.filter(|slot| slot.assigned));
         if let Err(error) = fetcher.incremental_unassign(&list) {
             let error = errors::failed("moving partitions between clients", error);
             self.outbox.error(error.retryable(true));
-            return;
+            return false;
         }
         for lane in lanes {
             let slot = &mut self.slots[*lane];
             tracing::debug!(partition = %slot.partition, ?to, "fetched by another client");
             slot.throw_away();
+            slot.empty(&mut self.room);
             slot.stats.change_client();
             (slot.client, slot.queue, slot.assigned) = (to, None, false);
         }
@@ -149,6 +153,7 @@ impl Poller {
         }
         self.unsynced = true;
         self.sync_at = None;
+        true
     }
 }
 
@@ -156,7 +161,7 @@ impl Poller {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Passenger {
     seated: bool,
-    /// It can be moved.
+    /// It is read.
     served: bool,
     /// Bytes served in the last second.
     bytes: u64,
@@ -180,15 +185,14 @@ struct Moves {
 }
 
 /// Up go those that got more than their part of a seat, most of them first;
-/// down only those in whose place somebody sits then.
+/// down only those in whose place somebody sits then, be it that they have got
+/// to their end.
 fn moves(passengers: &[Passenger]) -> Moves {
     let all: u64 = passengers.iter().map(|one| one.bytes).sum();
-    let numbered = || passengers.iter().enumerate().filter(|(_, one)| one.served);
-    let mut up: Vec<(usize, &Passenger)> = numbered()
-        .filter(|(_, one)| {
-            !one.seated && one.bytes >= BUSY_BYTES && one.bytes * SEATS as u64 >= all
-        })
-        .collect();
+    let busy = |one: &Passenger| one.bytes >= BUSY_BYTES && one.bytes * SEATS as u64 >= all;
+    let numbered = || passengers.iter().enumerate();
+    let mut up: Vec<(usize, &Passenger)> =
+        numbered().filter(|(_, one)| !one.seated && one.served && busy(one)).collect();
     up.sort_by_key(|(_, one)| std::cmp::Reverse(one.bytes));
     let mut idle: Vec<(usize, &Passenger)> =
         numbered().filter(|(_, one)| one.seated && one.bytes < IDLE_BYTES).collect();
@@ -235,9 +239,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_read_just_now_stays_where_it_is() {
+    fn what_is_not_read_just_now_needs_no_seat() {
         let mut all = passengers(&[8 * BUSY_BYTES], &[0; SEATS]);
-        all.iter_mut().for_each(|one| one.served = false);
+        all[0].served = false;
         assert_eq!(moves(&all), Moves::default());
+        // Those that have got to the end of a bounded run do not keep theirs.
+        all.iter_mut().for_each(|one| one.served = !one.seated);
+        assert_eq!(moves(&all), Moves { up: vec![0], down: vec![1] });
     }
 }

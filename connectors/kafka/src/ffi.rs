@@ -86,6 +86,13 @@ impl<C: ConsumerContext> Queue<C> {
         slots.truncate(usize::try_from(taken).unwrap_or(0));
         Drained { messages: slots }
     }
+
+    /// Drops what was fetched of a partition that is not assigned any more.
+    /// librdkafka would keep it until somebody drains the queue, which is as
+    /// long as the client lives if the partition does not come back.
+    pub(crate) fn discard(&self, room: &mut Room) {
+        drop(self.drain(room, 1));
+    }
 }
 
 impl<C: ConsumerContext> Drop for Queue<C> {
@@ -427,5 +434,44 @@ pub(crate) fn commit_metadata(list: &TopicPartitionList) -> Vec<String> {
             .map(|element| bytes(element.metadata, element.metadata_size).unwrap_or_default())
             .map(|metadata| String::from_utf8_lossy(metadata).into_owned())
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+    use rdkafka::{ClientConfig, Offset};
+
+    use super::*;
+    use crate::context::Notes;
+
+    #[test]
+    fn nothing_is_kept_of_a_partition_that_was_given_up() {
+        let mock = MockCluster::new(1).expect("a mock cluster");
+        mock.create_topic("topic", 1, 1).expect("a topic");
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", mock.bootstrap_servers()).set("group.id", "group");
+        let producer: BaseProducer = config.create().expect("a producer");
+        for _ in 0..1_000 {
+            let record = BaseRecord::<str, str>::to("topic").partition(0).payload("a message");
+            producer.send(record).map_err(|(error, _)| error).expect("room in the producer");
+        }
+        producer.flush(Duration::from_secs(10)).expect("all messages sent");
+        let consumer = config.create_with_context(Notes::default()).expect("a consumer");
+        let consumer: Arc<BaseConsumer<Notes>> = Arc::new(consumer);
+        let queue = Queue::detach(&consumer, "topic", 0).expect("a queue");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset("topic", 0, Offset::Beginning).expect("a valid offset");
+        consumer.incremental_assign(&list).expect("assigned");
+        let begun = std::time::Instant::now();
+        while queue.len() < 1_000 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{} messages", queue.len());
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        consumer.incremental_unassign(&list).expect("unassigned");
+        assert!(queue.len() >= 1_000, "librdkafka does that by itself now");
+        queue.discard(&mut Room::default());
+        assert_eq!(queue.len(), 0);
     }
 }

@@ -166,21 +166,22 @@ impl Poller {
         Ok(())
     }
 
-    /// Lanes behind it move up, so nothing may be open.
+    /// For what is no longer assigned. Lanes behind it move up, so nothing may
+    /// be open.
     fn remove(&mut self, lane: usize) {
         let mut slot = self.slots.remove(lane);
         self.fair.remove(lane);
         // Whoever gets it fetches that again.
         slot.throw_away();
+        slot.empty(&mut self.room);
         self.report.retire(&mut slot);
     }
 
     /// Lets go of a partition outside of any revocation.
     fn forget(&mut self, lane: usize) {
         let list = slot::names(self.slots.iter().skip(lane).take(1).filter(|slot| slot.assigned));
-        let client = self.slots[lane].client;
+        self.unassign(self.slots[lane].client, &list);
         self.remove(lane);
-        self.unassign(client, &list);
     }
 
     /// Takes partitions from a client, if any are listed.
@@ -294,9 +295,6 @@ impl Poller {
             slot::names(assigned.filter(|slot| slot.state == State::Leaving))
         };
         let (list, express) = (leaving(Client::Member), leaving(Client::Express));
-        while let Some(lane) = self.slots.iter().position(|slot| slot.state == State::Leaving) {
-            self.remove(lane);
-        }
         self.unassign(Client::Express, &express);
         // Nobody was served until now, which is nobody's fault.
         self.slots.iter_mut().for_each(|slot| slot.stats.rest());
@@ -309,6 +307,9 @@ impl Poller {
             false => self.consumer.incremental_unassign(&list),
         };
         self.after_rebalance(given);
+        while let Some(lane) = self.slots.iter().position(|slot| slot.state == State::Leaving) {
+            self.remove(lane);
+        }
     }
 
     fn after_rebalance(&mut self, outcome: KafkaResult<()>) {

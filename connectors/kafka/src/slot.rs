@@ -6,7 +6,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tidelock_connector::{Start, TopicPartition};
 
 use crate::context::Notes;
-use crate::ffi::Queue;
+use crate::ffi::{Queue, Room};
 use crate::stats::{Meters, Stats};
 use crate::track::Track;
 
@@ -95,6 +95,13 @@ impl Slot {
             self.stats.throw_away(waiting);
         }
         self.stats.rest();
+    }
+
+    /// Gives back the memory of what was fetched, after it was unassigned.
+    pub(crate) fn empty(&mut self, room: &mut Room) {
+        if let Some(queue) = &self.queue {
+            queue.discard(room);
+        }
     }
 
     /// Whether it is to be fetched.

@@ -51,8 +51,9 @@ impl Poller {
         if !self.unsynced || !due || self.group.is_leaving() {
             return;
         }
-        let outcome = self.bring(Client::Member).and_then(|()| self.bring(Client::Express));
-        if let Err(error) = outcome {
+        // What one client refuses keeps the other from nothing.
+        let (member, express) = (self.bring(Client::Member), self.bring(Client::Express));
+        if let Err(error) = member.and(express) {
             tracing::debug!(%error, "not in place yet");
             self.sync_at = Some(Instant::now() + SYNC_PAUSE);
             if self.errors.pass(Instant::now()).is_some() {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a producer paces itself on a thread of its own")]
 
+mod moves;
 mod stress;
 
 use std::time::Duration;
