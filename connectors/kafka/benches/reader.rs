@@ -73,7 +73,7 @@ fn main() {
         let (few, many) = (topic("few", 4), topic("many", 1_000));
         for (topic, partitions) in [(&few, 4), (&many, 1_000)] {
             eprintln!("{partitions} partitions, {RATE} messages a second on 4 of them:");
-            let time = WARM_UP + LIVE + Duration::from_secs(9);
+            let time = WARM_UP + LIVE + Duration::from_secs(20);
             let stop = load::paced(brokers, topic, partitions, RATE, time);
             child("live", brokers, &[topic]);
             stop.join().expect("the producer does not panic");
