@@ -13,7 +13,8 @@
 //! fixed when the client is made, so *P* counts all partitions of the topics,
 //! as if this worker owned them all. Where there are more partitions than
 //! [`SEATS`], they share a quarter of *M*, and the busiest get the seats of
-//! another client and the other quarter (`express`). There is a floor of 80 KiB
+//! another client and the other quarter (`express`), unless the group knows only
+//! whole assignments. There is a floor of 80 KiB
 //! per partition: where its part is less than that, the floor is what holds.
 //!
 //! # Waiting
@@ -91,19 +92,34 @@ pub(crate) struct Shares {
 
 impl Shares {
     /// Shares out `memory` bytes over so many partitions.
-    pub(crate) fn new(memory: usize, partitions: usize, threshold: Option<Threshold>) -> Self {
+    pub(crate) fn new(memory: usize, partitions: usize, config: &KafkaConfig) -> Self {
+        let threshold = config.partition_pause_threshold;
         if partitions <= SEATS {
             return Self { member: Limits::new(memory / 2, partitions, threshold), express: None };
         }
         // A fetch costs the same however little it brings, and the more the more
         // partitions it names: it should bring something. One partition can.
-        let limits = |partitions| Limits {
+        let limits = |memory, partitions| Limits {
             least_bytes: FETCH_MIN_BYTES,
-            ..Limits::new(memory / 4, partitions, threshold)
+            ..Limits::new(memory, partitions, threshold)
         };
-        let member = limits(partitions);
-        let express = Limits { wait: EXPRESS_FETCH_WAIT, ..limits(SEATS) };
+        if is_eager(config) {
+            return Self { member: limits(memory / 2, partitions), express: None };
+        }
+        let member = limits(memory / 4, partitions);
+        let express = Limits { wait: EXPRESS_FETCH_WAIT, ..limits(memory / 4, SEATS) };
         Self { member, express: Some(express) }
+    }
+}
+
+/// Whether the group will know only whole assignments, so that no partition can
+/// be given up by itself.
+fn is_eager(config: &KafkaConfig) -> bool {
+    let given = |key: &str| config.librdkafka.get(key).map(String::as_str);
+    match given("partition.assignment.strategy") {
+        _ if given("group.protocol") == Some("consumer") => false,
+        Some(strategy) => strategy != "cooperative-sticky",
+        None => config.assignor != Assignor::CooperativeSticky,
     }
 }
 
@@ -258,9 +274,17 @@ mod tests {
 
     #[test]
     fn all_partitions_together_stay_within_half_of_the_budget() {
-        for partitions in [1, 4, 64, 700] {
+        let mut config = KafkaConfig::new("a:1", vec!["t".into()], crate::FormatConfig::Raw {});
+        for (partitions, assignor) in [
+            (1, Assignor::CooperativeSticky),
+            (4, Assignor::CooperativeSticky),
+            (64, Assignor::CooperativeSticky),
+            (64, Assignor::Range),
+            (700, Assignor::CooperativeSticky),
+        ] {
+            config.assignor = assignor;
             let memory = 256 << 20;
-            let Shares { member: limits, express } = Shares::new(memory, partitions, None);
+            let Shares { member: limits, express } = Shares::new(memory, partitions, &config);
             let of = |limits: Limits| limits.queue_bytes + limits.fetch_bytes;
             let express = express.map_or(0, |express| SEATS * of(express));
             assert!(partitions * of(limits) + express <= memory / 2);
@@ -271,6 +295,18 @@ mod tests {
             );
         }
         assert_eq!(Limits::new(128 << 20, 4, None).fetch_bytes, FETCH_MAX_BYTES);
+    }
+
+    #[test]
+    fn there_is_no_second_client_where_no_partition_can_move() {
+        let mut config = KafkaConfig::new("a:1", vec!["t".into()], crate::FormatConfig::Raw {});
+        let shares = Shares::new(64 << 20, 64, &config);
+        config.assignor = Assignor::Range;
+        let eager = Shares::new(64 << 20, 64, &config);
+        assert!(shares.express.is_some() && eager.express.is_none());
+        assert!(eager.member.queue_bytes > shares.member.queue_bytes, "nothing is left over");
+        config.librdkafka.insert("group.protocol".into(), "consumer".into());
+        assert_eq!(Shares::new(64 << 20, 64, &config), shares);
     }
 
     #[test]

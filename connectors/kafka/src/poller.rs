@@ -15,8 +15,10 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::Message as _;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::BorrowedMessage;
 use tidelock_connector::{ErrorKind, Identity, Rejected, SourceContext, Start, Stream};
 
 use crate::client::{Limits, Shares};
@@ -203,18 +205,8 @@ impl Poller {
                 // errors come with their reasons only there.
                 None | Some(Err(_)) => {}
                 Some(Ok(message)) => {
-                    use rdkafka::Message as _;
-                    // Cannot be, as every queue is detached before its
-                    // partition is assigned; nothing is lost if it were.
-                    let (topic, number) = (message.topic(), message.partition());
-                    tracing::warn!(topic, number, "message outside of its partition's queue");
-                    let stray = self.slots.iter_mut().find(|slot| {
-                        &*slot.partition.topic == topic && slot.partition.partition == number
-                    });
-                    if let Some(slot) = stray {
-                        slot.astray = true;
-                        self.unsynced = true;
-                    }
+                    go_back_for(&message, &mut self.slots);
+                    self.unsynced = true;
                 }
             }
             if self.main.as_ref().is_none_or(|main| main.len() == 0) {
@@ -224,9 +216,10 @@ impl Poller {
         let mut reported = self.consumer.context().take_errors();
         if let (Some(express), Some(main)) = (self.express.consumer(), &self.express.main) {
             for _ in 0..EVENTS_PER_ROUND.min(main.len()) {
-                // Errors, which its context takes note of; all messages are in
-                // the queues of their partitions.
-                drop(express.poll(Duration::ZERO));
+                if let Some(Ok(message)) = express.poll(Duration::ZERO) {
+                    go_back_for(&message, &mut self.slots);
+                    self.unsynced = true;
+                }
             }
             reported.append(&mut express.context().take_errors());
         }
@@ -388,5 +381,18 @@ impl Poller {
             self.idle_at = Some(Instant::now());
             self.outbox.idle();
         }
+    }
+}
+
+/// A message has come outside of the queue of its partition. It cannot, as every
+/// queue is detached before its partition is assigned; nothing is lost if it does.
+#[cold]
+fn go_back_for(message: &BorrowedMessage<'_>, slots: &mut [Slot]) {
+    let (topic, number) = (message.topic(), message.partition());
+    tracing::warn!(topic, number, "message outside of its partition's queue");
+    let is_its =
+        |slot: &&mut Slot| &*slot.partition.topic == topic && slot.partition.partition == number;
+    if let Some(slot) = slots.iter_mut().find(is_its) {
+        slot.astray = true;
     }
 }

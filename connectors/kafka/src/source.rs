@@ -132,7 +132,7 @@ fn open(settings: &Arc<Settings>, ctx: &SourceContext) -> Result<OpenSource> {
     drop(probe);
 
     let partitions = topics.iter().map(|topic| topic.partitions).sum();
-    let shares = Shares::new(ctx.memory, partitions, config.partition_pause_threshold);
+    let shares = Shares::new(ctx.memory, partitions, config);
     tracing::debug!(?shares, partitions, memory = ctx.memory, "limits");
     let consumer: Consumer = client::member(config, group, ctx.worker, shares.member)
         .create_with_context(Notes::default())
