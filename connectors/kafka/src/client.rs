@@ -14,8 +14,8 @@
 //! as if this worker owned them all. Where there are more partitions than
 //! [`SEATS`], they share a quarter of *M*, and the busiest get the seats of
 //! another client and the other quarter (`express`), unless the group knows only
-//! whole assignments. There is a floor of 80 KiB
-//! per partition: where its part is less than that, the floor is what holds.
+//! whole assignments. There is a floor of 80 KiB per partition: where its part is
+//! less than that, the floor is what holds.
 //!
 //! # Waiting
 //! A partition whose queue is full is left out of the next fetch. If the others
@@ -54,11 +54,13 @@ const QUEUE_MAX_BYTES: usize = 8 << 20;
 /// where there are more.
 pub(crate) const SEATS: usize = 16;
 
-/// The longest that a fetch waits for data, see above.
-const FETCH_WAIT: Duration = Duration::from_millis(50);
+/// The longest that a fetch of many partitions waits for data, see above.
+const MANY_FETCH_WAIT: Duration = Duration::from_millis(50);
 
-/// The same where a few busy partitions are all that is fetched: that costs
-/// little, and they are hardly ever all quiet.
+/// The same of [`SEATS`] partitions at most, which costs little.
+const FETCH_WAIT: Duration = Duration::from_millis(20);
+
+/// The same where all that is fetched is busy.
 const EXPRESS_FETCH_WAIT: Duration = Duration::from_millis(10);
 
 /// What a small message that waits costs in all, librdkafka's own part included.
@@ -101,6 +103,7 @@ impl Shares {
         // partitions it names: it should bring something. One partition can.
         let limits = |memory, partitions| Limits {
             least_bytes: FETCH_MIN_BYTES,
+            wait: MANY_FETCH_WAIT,
             ..Limits::new(memory, partitions, threshold)
         };
         if is_eager(config) {

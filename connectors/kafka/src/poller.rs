@@ -42,7 +42,7 @@ const EVENTS_PER_ROUND: usize = 64;
 
 /// The first pause when nothing is there; after [`LIVELY`] it doubles, up to
 /// `poll_interval`.
-const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+const SHORTEST_WAIT: Duration = Duration::from_millis(2);
 
 /// How long after the last message more is expected any moment. Whoever sleeps
 /// until a queue is full has it left out of the next fetch.
