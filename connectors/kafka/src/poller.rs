@@ -34,7 +34,7 @@ use crate::rows::Rows;
 use crate::serve::Served;
 use crate::settings::Settings;
 use crate::slot::{Client, Slot, State};
-use crate::stats::{Pace, Report};
+use crate::stats::{LIVELY, Pace, Report};
 
 /// How many events are served per round, so that a flood of log lines does not
 /// hold up the data.
@@ -43,10 +43,6 @@ const EVENTS_PER_ROUND: usize = 64;
 /// The first pause when nothing is there; after [`LIVELY`] it doubles, up to
 /// `poll_interval`.
 const SHORTEST_WAIT: Duration = Duration::from_millis(2);
-
-/// How long after the last message more is expected any moment. Whoever sleeps
-/// until a queue is full has it left out of the next fetch.
-pub(crate) const LIVELY: Duration = Duration::from_millis(100);
 
 /// What the first pause grows by with each partition, so that going round a
 /// thousand quiet ones does not cost more than their few messages.

@@ -15,10 +15,13 @@ use crate::context::Consumer;
 use crate::fairness::{Fairness, Totals, jain};
 use crate::ffi::{self, Queue};
 use crate::outbox::Outbox;
-use crate::poller::LIVELY;
 use crate::slot::Slot;
 
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long after the last message more is expected any moment. Whoever sleeps
+/// until a queue is full has it left out of the next fetch.
+pub(crate) const LIVELY: Duration = Duration::from_millis(100);
 
 /// A window of the fairness index has that many rounds at least: in fewer, the
 /// size of one turn would say more than the order of turns.
