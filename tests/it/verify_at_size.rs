@@ -112,7 +112,9 @@ fn damage(target: &Target, json: bool) {
     for path in [&paths[0], &paths[1]] {
         let whole = patient.get(path);
         let half = whole.slice(..whole.len() / 2);
-        patient.suffers(path, Some(half), path, &["unreadable_file", "wrong_size"]);
+        // Half of the lines may be whole ones.
+        let kinds = ["unreadable_file", "wrong_size", "wrong_row_count"];
+        patient.suffers(path, Some(half), path, &kinds);
         if json {
             patient.suffers(&sidecar(path), None, path, &["unreadable_file"]);
         }
